@@ -1,0 +1,1 @@
+//! The account rules: request, view and now give a plan or a refusal.

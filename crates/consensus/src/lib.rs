@@ -1,0 +1,1 @@
+//! Raft: log store, apply, snapshots, network, read barriers.

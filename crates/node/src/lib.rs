@@ -1,0 +1,1 @@
+//! One Holdfast node, put together.

@@ -1,0 +1,1 @@
+//! Simulated clusters, faults, workloads and oracles.

@@ -1,0 +1,1 @@
+//! RocksDB behind the Engine port.

@@ -1,0 +1,1 @@
+//! Generated protobuf types, conversions and status mapping.
