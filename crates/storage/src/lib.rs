@@ -1,2 +1,13 @@
-//! Storage.
+//! Storage: everything between typed rows and bytes on a disk, except the disk.
+//!
+//! [`engine`] is the port: an ordered key-value store with one write-ahead log. [`overlay`] stages what
+//! applying commands writes, until it enters the engine as one batch. [`command`] is the stored form of what
+//! the Raft log carries.
+//!
+//! Nothing here awaits anything but an engine, and nothing names RocksDB, openraft or a runtime's file system.
+#![forbid(unsafe_code)]
+
+pub mod command;
 pub mod engine;
+pub mod overlay;
+mod proto;
