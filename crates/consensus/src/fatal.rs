@@ -1,0 +1,65 @@
+//! Where a node learns that it must stop.
+//!
+//! A failed sync, damage, an entry that does not decode: after any of them nothing may be acknowledged, voted
+//! or retried. Whoever notices reports it here, once, and stays silent for ever after; whoever owns the process
+//! waits here and ends it with the message.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// Receives the first fatal failure of a node. Clones share it.
+#[derive(Debug, Clone)]
+pub struct FatalSink {
+    sender: Arc<watch::Sender<Option<String>>>,
+}
+
+impl FatalSink {
+    /// A sink to which nothing has been reported.
+    pub fn new() -> Self {
+        FatalSink {
+            sender: Arc::new(watch::channel(None).0),
+        }
+    }
+
+    /// Reports that the node must stop. The first report wins; later ones are consequences of it.
+    pub fn report(&self, message: impl Into<String>) {
+        let message = message.into();
+        let first = self.sender.send_if_modified(|slot| {
+            if slot.is_some() {
+                return false;
+            }
+            *slot = Some(message.clone());
+            true
+        });
+        if first {
+            tracing::error!(message, "fatal: this node must stop");
+            metrics::counter!("holdfast_raft_fatal_total").increment(1);
+        }
+    }
+
+    /// The failure, if there was one.
+    pub fn reason(&self) -> Option<String> {
+        self.sender.borrow().clone()
+    }
+
+    /// Waits for the failure.
+    pub async fn wait(&self) -> String {
+        let mut receiver = self.sender.subscribe();
+        loop {
+            if let Some(reason) = receiver.borrow_and_update().clone() {
+                return reason;
+            }
+            if receiver.changed().await.is_err() {
+                // The sender is in `self`, so it is still there.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+}
+
+impl Default for FatalSink {
+    fn default() -> Self {
+        Self::new()
+    }
+}
