@@ -40,7 +40,9 @@ pub enum ApplyError<E> {
     #[error(transparent)]
     Envelope(#[from] envelope::UnknownEnvelope),
     /// The cluster agreed on a feature level above this build's.
-    #[error("the cluster runs at feature level {level}, this build knows up to {FEATURE_LEVEL}; install a newer release")]
+    #[error(
+        "the cluster runs at feature level {level}, this build knows up to {FEATURE_LEVEL}; install a newer release"
+    )]
     FeatureLevel {
         /// The level.
         level: u32,
@@ -92,8 +94,13 @@ fn mutate<T: Tables>(
     stamp: Stamp,
     mutation: &Mutation,
 ) -> Result<Reply, ApplyError<T::Error>> {
-    if mutation.request_birth.is_some_and(|birth| birth < state.request_floor) {
-        return Ok(Reply::RequestExpired { floor: state.request_floor });
+    if mutation
+        .request_birth
+        .is_some_and(|birth| birth < state.request_floor)
+    {
+        return Ok(Reply::RequestExpired {
+            floor: state.request_floor,
+        });
     }
     for (at, guard) in mutation.guards.iter().enumerate() {
         if !holds(tables, guard)? {
@@ -102,7 +109,12 @@ fn mutate<T: Tables>(
     }
     for write in &mutation.writes {
         match write {
-            Write::Put { family, key, key_id, body } => {
+            Write::Put {
+                family,
+                key,
+                key_id,
+                body,
+            } => {
                 tables.put(*family, key.clone(), envelope::encode(*key_id, stamp, body));
             }
             Write::Delete { family, key } => tables.delete(*family, key.clone()),
@@ -124,7 +136,13 @@ fn holds<T: Tables>(tables: &T, guard: &Guard) -> Result<bool, ApplyError<T::Err
     })
 }
 
-fn expire_requests<T: Tables>(state: &mut State, tables: &mut T, before: Millis, first: Bucket, last: Bucket) {
+fn expire_requests<T: Tables>(
+    state: &mut State,
+    tables: &mut T,
+    before: Millis,
+    first: Bucket,
+    last: Bucket,
+) {
     state.request_floor = state.request_floor.max(before);
     for bucket in first.0..=last.0 {
         let bucket = Bucket(bucket);
@@ -158,11 +176,16 @@ fn extend_digest(state: &mut State, index: u64, command: &Command, reply: &Reply
     };
     if let (Reply::Applied { .. }, Body::Mutate(mutation)) = (reply, &command.body) {
         let mut field = |family: u8, bytes: &Bytes| {
-            hasher.update(&[family]).update(&(bytes.len() as u64).to_be_bytes()).update(bytes);
+            hasher
+                .update(&[family])
+                .update(&(bytes.len() as u64).to_be_bytes())
+                .update(bytes);
         };
         for write in &mutation.writes {
             match write {
-                Write::Put { family, key, body, .. } => {
+                Write::Put {
+                    family, key, body, ..
+                } => {
                     field(*family as u8, key);
                     field(0, body);
                 }
@@ -173,6 +196,8 @@ fn extend_digest(state: &mut State, index: u64, command: &Command, reply: &Reply
             field(Family::Change as u8, event);
         }
     }
-    hasher.update(&state.request_floor.0.to_be_bytes()).update(&state.change_floor.to_be_bytes());
+    hasher
+        .update(&state.request_floor.0.to_be_bytes())
+        .update(&state.change_floor.to_be_bytes());
     state.digest = *hasher.finalize().as_bytes();
 }

@@ -1,7 +1,8 @@
 //! What the log carries.
 
 use bytes::Bytes;
-use holdfast_types::{Bucket, Family, Millis, ShardEpoch, Stamp};
+pub use holdfast_types::Expect;
+use holdfast_types::{Bucket, Family, Millis, ShardEpoch};
 
 /// The newest feature level this build understands. A command that needs more is never proposed below it.
 pub const FEATURE_LEVEL: u32 = 1;
@@ -80,15 +81,6 @@ pub struct Guard {
     pub key: Bytes,
     /// What must be true of it.
     pub expect: Expect,
-}
-
-/// What a guard asks of a row.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Expect {
-    /// There is none.
-    Absent,
-    /// There is one and it was last written with this stamp.
-    Stamp(Stamp),
 }
 
 /// One row to write.

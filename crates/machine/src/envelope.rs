@@ -49,7 +49,9 @@ pub fn decode(value: &Bytes) -> Result<Envelope, UnknownEnvelope> {
                 body: value.slice(HEADER_LEN..),
             })
         }
-        other => Err(UnknownEnvelope { format: other.copied() }),
+        other => Err(UnknownEnvelope {
+            format: other.copied(),
+        }),
     }
 }
 
@@ -63,6 +65,9 @@ mod tests {
         assert_eq!(&value[..], &[1, 0, 1, 2, 3, 4, 5, 6, 7, 8, b'h', b'i']);
         assert_eq!(decode(&value).unwrap().body, Bytes::from_static(b"hi"));
         assert_eq!(decode(&Bytes::new()), Err(UnknownEnvelope { format: None }));
-        assert_eq!(decode(&Bytes::from_static(&[9; 20])), Err(UnknownEnvelope { format: Some(9) }));
+        assert_eq!(
+            decode(&Bytes::from_static(&[9; 20])),
+            Err(UnknownEnvelope { format: Some(9) })
+        );
     }
 }

@@ -17,7 +17,11 @@ pub fn decode_change_key(key: &[u8]) -> Option<(ShardId, u64, u32)> {
     let (shard, rest) = key.split_first_chunk::<4>()?;
     let (index, rest) = rest.split_first_chunk::<8>()?;
     let sequence: [u8; 4] = rest.try_into().ok()?;
-    Some((ShardId(u32::from_be_bytes(*shard)), u64::from_be_bytes(*index), u32::from_be_bytes(sequence)))
+    Some((
+        ShardId(u32::from_be_bytes(*shard)),
+        u64::from_be_bytes(*index),
+        u32::from_be_bytes(sequence),
+    ))
 }
 
 /// The first key of a bucket's request records born at `birth` or later. Request keys start with the bucket

@@ -87,7 +87,12 @@ mod tests {
 
     #[test]
     fn round_trips() {
-        let state = State { stamp: Stamp(7), digest: [3; 32], change_floor: 9, ..State::new(ShardId(2)) };
+        let state = State {
+            stamp: Stamp(7),
+            digest: [3; 32],
+            change_floor: 9,
+            ..State::new(ShardId(2))
+        };
         assert_eq!(State::decode(&state.encode()), Ok(state.clone()));
         assert_eq!(State::decode(&state.encode()[1..]), Err(CorruptState));
     }

@@ -37,6 +37,15 @@ impl Stamp {
     }
 }
 
+/// What a guard asks of a row: evaluation read it so, and apply writes nothing unless it still is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expect {
+    /// There is none.
+    Absent,
+    /// There is one and it was last written with this stamp.
+    Stamp(Stamp),
+}
+
 /// The clock port. Production reads the system clock; a simulation gives each node a skewed one.
 pub trait Clock: Send + Sync + 'static {
     /// Wall-clock time now. May jump both ways; nothing may rely on it being monotonic.

@@ -28,7 +28,9 @@ pub struct InvalidName {
 }
 
 fn invalid(reason: impl Into<String>) -> InvalidName {
-    InvalidName { reason: reason.into() }
+    InvalidName {
+        reason: reason.into(),
+    }
 }
 
 /// The name of a realm: lower-case letters, digits and hyphens, 1 to 63 bytes, starts with a letter (AIP-122).
@@ -42,11 +44,15 @@ impl RealmId {
         let ok = (1..=63).contains(&name.len())
             && name.starts_with(|c: char| c.is_ascii_lowercase())
             && !name.ends_with('-')
-            && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
         if ok {
             Ok(RealmId(name))
         } else {
-            Err(invalid("a realm is 1 to 63 lower-case letters, digits or hyphens, starting with a letter"))
+            Err(invalid(
+                "a realm is 1 to 63 lower-case letters, digits or hyphens, starting with a letter",
+            ))
         }
     }
 
@@ -86,10 +92,19 @@ impl AccountId {
     pub fn new(id: impl Into<String>) -> Result<Self, InvalidName> {
         let id = id.into();
         if id.is_empty() || id.len() > Self::MAX_LEN {
-            return Err(invalid(format!("an account id is 1 to {} bytes, this one has {}", Self::MAX_LEN, id.len())));
+            return Err(invalid(format!(
+                "an account id is 1 to {} bytes, this one has {}",
+                Self::MAX_LEN,
+                id.len()
+            )));
         }
-        match id.bytes().find(|b| !b.is_ascii_graphic() || matches!(b, b'/' | b'%' | b'?' | b'#')) {
-            Some(_) => Err(invalid("an account id is printable ASCII without space, '/', '%', '?' and '#'")),
+        match id
+            .bytes()
+            .find(|b| !b.is_ascii_graphic() || matches!(b, b'/' | b'%' | b'?' | b'#'))
+        {
+            Some(_) => Err(invalid(
+                "an account id is printable ASCII without space, '/', '%', '?' and '#'",
+            )),
             None if id == "-" || id == "." || id == ".." => Err(invalid("this account id is reserved")),
             None => Ok(AccountId(id)),
         }
@@ -127,7 +142,8 @@ pub struct RequestId(Uuid);
 impl RequestId {
     /// Parses the textual form; anything but a version-7 UUID is refused.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
-        let id = Uuid::parse_str(text).map_err(|_| invalid("a request id is a UUID, version 7 (RFC 9562)"))?;
+        let id =
+            Uuid::parse_str(text).map_err(|_| invalid("a request id is a UUID, version 7 (RFC 9562)"))?;
         Self::from_uuid(id)
     }
 
@@ -136,7 +152,9 @@ impl RequestId {
         if id.get_version_num() == 7 {
             Ok(RequestId(id))
         } else {
-            Err(invalid("a request id is a UUID of version 7, because its age decides whether it may still run"))
+            Err(invalid(
+                "a request id is a UUID of version 7, because its age decides whether it may still run",
+            ))
         }
     }
 
@@ -217,9 +235,18 @@ mod tests {
     fn derived_ids_depend_on_everything() {
         let id = RequestId::from_parts(Millis(5), [0; 10]);
         let a = AccountId::derive(&[1; 32], RealmNumber(1), &Caller::new("x"), id);
-        assert_eq!(a, AccountId::derive(&[1; 32], RealmNumber(1), &Caller::new("x"), id));
-        assert_ne!(a, AccountId::derive(&[1; 32], RealmNumber(2), &Caller::new("x"), id));
-        assert_ne!(a, AccountId::derive(&[1; 32], RealmNumber(1), &Caller::new("y"), id));
+        assert_eq!(
+            a,
+            AccountId::derive(&[1; 32], RealmNumber(1), &Caller::new("x"), id)
+        );
+        assert_ne!(
+            a,
+            AccountId::derive(&[1; 32], RealmNumber(2), &Caller::new("x"), id)
+        );
+        assert_ne!(
+            a,
+            AccountId::derive(&[1; 32], RealmNumber(1), &Caller::new("y"), id)
+        );
         assert!(AccountId::new(a.as_str()).is_ok());
     }
 }

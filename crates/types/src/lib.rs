@@ -17,11 +17,11 @@ pub mod refusal;
 pub mod token;
 
 pub use account::{Account, AccountState, Attribute, AttributeValue, Deletion, Restriction};
-pub use clock::{Clock, Millis, Stamp};
+pub use clock::{Clock, Expect, Millis, Stamp};
 pub use family::Family;
 pub use identifier::{CanonicalIdentifier, Identifier, IdentifierKind, LoginNamespace, Verification};
 pub use ids::{AccountId, Actor, Caller, ClusterId, NodeId, RealmId, RealmNumber, RequestId};
 pub use placement::{Bucket, Placement, ShardEpoch, ShardId, Slot};
 pub use realm::{ClaimKey, Realm, RealmConfig, UnverifiedPolicy};
-pub use refusal::{FieldViolation, Rejection, Refusal};
+pub use refusal::{FieldViolation, Refusal, Rejection};
 pub use token::ConsistencyToken;

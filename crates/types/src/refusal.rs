@@ -82,6 +82,9 @@ pub struct FieldViolation {
 impl FieldViolation {
     /// Makes one.
     pub fn new(field: impl Into<String>, description: impl Into<String>) -> Self {
-        FieldViolation { field: field.into(), description: description.into() }
+        FieldViolation {
+            field: field.into(),
+            description: description.into(),
+        }
     }
 }
