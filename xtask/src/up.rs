@@ -1,0 +1,148 @@
+//! `cargo xtask up`: from a fresh clone to a cluster that has kept its first account.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use crate::local::{self, LocalNode};
+use crate::{Failure, prerequisites, workspace};
+
+/// How long three nodes may take to elect a leader and answer. Elections take about a second; the rest is for
+/// slow disks and busy machines.
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
+
+/// The account that shows that the cluster keeps accounts.
+const FIRST_ACCOUNT: &str = "first-account";
+
+/// Runs the command.
+pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
+    if let Some(unknown) = args.first() {
+        return Err(format!("up takes no argument, not `{unknown}`"));
+    }
+    let running = LocalNode::all()
+        .into_iter()
+        .filter(|node| node.pid().is_some())
+        .count();
+    if running == local::NODES.len() {
+        println!("Already running: three nodes, logs in .holdfast/. `cargo xtask down` stops them.");
+        return Ok(());
+    }
+    prerequisites::ensure()?;
+    let binary = workspace::build_holdfast()?;
+    let holdfast = link_binary(&binary)?;
+    for node in LocalNode::all() {
+        if node.pid().is_none() {
+            node.start(&binary)?;
+            println!("Started node {}.", node.0);
+        }
+    }
+    wait_for_answer(&holdfast)?;
+    greet(&holdfast)
+}
+
+/// `.holdfast/bin/holdfast`, the same path wherever cargo's target directory is.
+fn link_binary(binary: &Path) -> Result<std::path::PathBuf, Failure> {
+    let directory = local::home().join("bin");
+    let link = directory.join("holdfast");
+    fs::create_dir_all(&directory).map_err(|why| format!("cannot create {}: {why}", directory.display()))?;
+    let _ = fs::remove_file(&link);
+    std::os::unix::fs::symlink(binary, &link)
+        .map_err(|why| format!("cannot link {}: {why}", link.display()))?;
+    Ok(link)
+}
+
+fn holdfast(binary: &Path, args: &[&str]) -> Result<Output, Failure> {
+    Command::new(binary)
+        .args(args)
+        .current_dir(workspace::root())
+        .output()
+        .map_err(|why| format!("cannot run {}: {why}", binary.display()))
+}
+
+/// Waits until a read of the first account is answered: by a linearizable yes or no, which takes a leader that
+/// has passed a barrier. Creates the account when the answer is no.
+fn wait_for_answer(binary: &Path) -> Result<(), Failure> {
+    println!("Waiting for the cluster to answer ...");
+    let mut last = String::new();
+    let mut stopped = None;
+    let answered = local::wait_until(ANSWER_LIMIT, || {
+        stopped = LocalNode::all().into_iter().find(|node| node.pid().is_none());
+        if stopped.is_some() {
+            return true;
+        }
+        match first_account(binary) {
+            Ok(()) => true,
+            Err(why) => {
+                last = why;
+                false
+            }
+        }
+    });
+    if let Some(node) = stopped {
+        return Err(format!(
+            "node {} stopped. The end of {}:\n\n{}",
+            node.0,
+            node.log().display(),
+            node.log_tail()
+        ));
+    }
+    if !answered {
+        return Err(format!(
+            "no answer within {} s: {last}\nThe nodes' logs are in .holdfast/.",
+            ANSWER_LIMIT.as_secs()
+        ));
+    }
+    Ok(())
+}
+
+fn first_account(binary: &Path) -> Result<(), Failure> {
+    let read = holdfast(binary, &["account", "get", FIRST_ACCOUNT])?;
+    if read.status.success() {
+        return Ok(());
+    }
+    let create = holdfast(
+        binary,
+        &[
+            "account",
+            "create",
+            "--id",
+            FIRST_ACCOUNT,
+            "--display-name",
+            "Ada Lovelace",
+            "--email",
+            "ada@example.com",
+        ],
+    )?;
+    if create.status.success() {
+        Ok(())
+    } else {
+        Err(String::from_utf8_lossy(&create.stderr).trim().to_owned())
+    }
+}
+
+/// Shows the account, read back, and what to try next.
+fn greet(binary: &Path) -> Result<(), Failure> {
+    for args in [vec!["cluster", "status"], vec!["account", "get", FIRST_ACCOUNT]] {
+        let output = holdfast(binary, &args)?;
+        println!(
+            "\n$ holdfast {}\n{}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stdout).trim_end()
+        );
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+    }
+    println!(
+        "\nThree nodes keep accounts on this machine: clients 127.0.0.1:7101 to 7103, operators 7201 to 7203, \
+         metrics http://127.0.0.1:7401/metrics.\n\nNext:\n  \
+         export PATH=\"$PWD/.holdfast/bin:$PATH\"\n  \
+         holdfast account lookup email ada@example.com\n  \
+         cargo xtask generate 100000 --out accounts.jsonl\n  \
+         holdfast import accounts.jsonl --import-id first --rejects rejected.jsonl\n  \
+         kill -9 $(cat .holdfast/node1.pid); holdfast cluster status; cargo xtask up\n  \
+         cargo xtask down"
+    );
+    Ok(())
+}
