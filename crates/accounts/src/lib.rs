@@ -39,7 +39,7 @@ pub use event::{ChangeEvent, ChangeKind};
 pub use plan::{Context, EvaluateError, Evaluation, Plan};
 pub use record::{Claim, ClaimState, DueAction, Outcome, RequestRecord};
 pub use request::{
-    ChangeIdentifiers, IdentifierRef, ImportMode, NewAccount, NewAttribute, NewIdentifier, NewVerification,
-    Operation, Replacement, Request, Update,
+    ChangeIdentifiers, IdentifierChange, IdentifierRef, ImportMode, NewAccount, NewAttribute, NewIdentifier,
+    NewVerification, Operation, Request, Update,
 };
 pub use view::{DueKey, RequestKey, Row, RowKey, Versioned, View};

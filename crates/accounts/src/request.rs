@@ -119,22 +119,27 @@ pub struct NewIdentifier {
     pub issuer: String,
     /// The value as its owner typed it.
     pub value: String,
-    /// Make it the primary one of its kind. False leaves that to the others; if there are none it is primary
-    /// all the same.
-    pub primary: bool,
+    /// Whether it shall be the primary one of its kind. None: that stays or is chosen; false: only if it is
+    /// the only one of its kind.
+    pub primary: Option<bool>,
     /// Whether it may be used to log in. None: as before when it replaces itself, else yes.
     pub login_enabled: Option<bool>,
-    /// Proof of control. None: as before when it replaces itself, else unverified.
+    /// Whether its owner proved control. None: as before when it replaces itself, else unverified.
     pub verification: Option<NewVerification>,
 }
 
-/// Proof of control over an identifier, as the caller states it.
+/// What the caller states about control over an identifier.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NewVerification {
-    /// How: `[a-z][a-z0-9_]{0,62}`.
-    pub method: String,
-    /// When; none: now.
-    pub time: Option<Millis>,
+pub enum NewVerification {
+    /// There is no proof.
+    Unverified,
+    /// There is proof.
+    Verified {
+        /// How: `[a-z][a-z0-9_]{0,62}`.
+        method: String,
+        /// When; none: now.
+        time: Option<Millis>,
+    },
 }
 
 /// A change of fields other than identifiers. What is `None` or not named stays.
@@ -158,28 +163,28 @@ pub struct Update {
     pub remove_attributes: BTreeSet<String>,
 }
 
-/// A change of identifiers: all of it or nothing.
-///
-/// No identifier may occur twice in it. Places in refusals count `add` first and then `replace` (for
-/// identifiers that are not available), or `remove` first and then `replace` (for those not found).
+/// A change of identifiers: all of it at once, or nothing. No identifier may occur twice in it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct ChangeIdentifiers {
     /// If given, the revision that the caller has seen.
     pub etag: Option<String>,
-    /// Identifiers to add.
-    pub add: Vec<NewIdentifier>,
-    /// Identifiers to give up. If the primary one goes, the oldest that remains of its kind becomes primary.
-    pub remove: Vec<IdentifierRef>,
-    /// Identifiers to replace.
-    pub replace: Vec<Replacement>,
+    /// What to change, 1 to 64. A refusal's index is a place in this list.
+    pub changes: Vec<IdentifierChange>,
 }
 
-/// One identifier in place of another of the same kind. The two may be the same identifier: that changes its
-/// spelling, flags or verification. The new one is primary if the old one was.
+/// One change of an account's identifiers.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Replacement {
-    /// The one that the account has.
-    pub old: IdentifierRef,
-    /// What comes in its place.
-    pub new: NewIdentifier,
+pub enum IdentifierChange {
+    /// Adds an identifier.
+    Add(NewIdentifier),
+    /// Gives one up. If it was primary, the oldest that is left of its kind becomes primary.
+    Remove(IdentifierRef),
+    /// Puts one in another's place, of the same kind; it is primary if the other was, unless it says otherwise.
+    /// Both may be the same identifier: that changes its spelling, flags or verification.
+    Replace {
+        /// The one that the account has.
+        old: IdentifierRef,
+        /// What comes in its place.
+        new: NewIdentifier,
+    },
 }
