@@ -1,0 +1,202 @@
+//! One call: attempts with the same message, until an answer, the deadline, or an error that stays.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use tonic::metadata::{Ascii, MetadataMap, MetadataValue};
+use tonic::transport::Channel;
+use tonic::{Code, Request, Response, Status};
+
+use crate::backoff;
+use crate::config::{CallOptions, ClientConfig};
+use crate::endpoints::{Endpoints, canonical_address};
+use crate::error::{ClientError, Outcome};
+use crate::retry::{Progress, RetryPolicy, Step};
+
+/// Response metadata in which a node names the leader's address for the port that was called.
+pub(crate) const LEADER_HINT: &str = "holdfast-leader";
+
+/// What a call may change, and so when it may be repeated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Effect {
+    /// Nothing: always.
+    Read,
+    /// Something, at most once for this request id: always.
+    Once { request_id: String },
+    /// Something, without a request id (administration): only while it surely had no effect.
+    Plain,
+}
+
+/// How one method is called.
+pub(crate) struct Call<'a> {
+    pub(crate) config: &'a ClientConfig,
+    pub(crate) endpoints: &'a Endpoints,
+    pub(crate) caller: Option<&'a MetadataValue<Ascii>>,
+    pub(crate) options: &'a CallOptions,
+    pub(crate) effect: Effect,
+    /// The longest attempt; `None`: as long as the call (administration, which waits for data to move).
+    pub(crate) attempt_timeout: Option<Duration>,
+    /// The call opens a stream: the limit is for opening it, not for all that it brings.
+    pub(crate) opens_stream: bool,
+}
+
+impl Call<'_> {
+    /// Runs attempts of `send` until one succeeds or nothing more can be done within the deadline.
+    pub(crate) async fn run<M, R, F, S>(&self, message: M, send: S) -> Result<R, ClientError>
+    where
+        M: Clone,
+        S: Fn(Channel, Request<M>) -> F,
+        F: Future<Output = Result<Response<R>, Status>>,
+    {
+        let started = Instant::now();
+        let deadline = started + self.options.deadline.unwrap_or(self.config.deadline);
+        let policy = RetryPolicy { attempts_max: self.config.attempts_max, backoff: self.config.backoff };
+        let traceparent = self.options.traceparent.clone().unwrap_or_else(fresh_traceparent);
+        let mut free_moves = self.endpoints.len() as u32 - 1;
+        let mut attempts = 0;
+        let mut unknown = false;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let limit = self.attempt_timeout.map_or(left, |timeout| timeout.min(left));
+            attempts += 1;
+            let target = self.endpoints.pick();
+            let request = self.request(message.clone(), limit, &traceparent);
+            let answer = match tokio::time::timeout(limit, send(target.channel, request)).await {
+                Ok(answer) => answer,
+                Err(_) => Err(Status::deadline_exceeded(format!(
+                    "{} did not answer within {} ms",
+                    target.address,
+                    limit.as_millis()
+                ))),
+            };
+            let status = match answer {
+                Ok(response) => {
+                    if let Some(leader) = text(response.metadata(), LEADER_HINT) {
+                        self.endpoints.leader_is(leader);
+                    }
+                    return Ok(response.into_inner());
+                }
+                Err(status) => status,
+            };
+
+            let mut error = ClientError::from_status(&status);
+            let news = learn(self.endpoints, &error, text(status.metadata(), LEADER_HINT), &target.address);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let progress = Progress { attempts, free_moves, left };
+            unknown |= error.outcome == Outcome::Unknown;
+            let step = match self.effect {
+                Effect::Plain if unknown => Step::GiveUp,
+                _ => policy.step(&error, progress, backoff::draw()),
+            };
+            match step {
+                Step::Retry { mut wait, elsewhere } => {
+                    if elsewhere {
+                        free_moves = free_moves.saturating_sub(1);
+                        // The leader that was just named has not been asked yet; a second redirection waits.
+                        if news && attempts <= 2 {
+                            wait = Duration::ZERO;
+                        }
+                    }
+                    tracing::debug!(
+                        code = ?error.code, reason = %error.reason, node = %target.address,
+                        attempt = attempts, wait_ms = wait.as_millis() as u64, "trying again"
+                    );
+                    if !wait.is_zero() {
+                        tokio::time::sleep(wait).await;
+                    }
+                }
+                Step::GiveUp => {
+                    self.finish(&mut error, attempts, unknown);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    /// What the caller is told: the outcome of all attempts together.
+    fn finish(&self, error: &mut ClientError, attempts: u32, unknown: bool) {
+        error.attempts = attempts;
+        match &self.effect {
+            Effect::Read => error.outcome = Outcome::NotApplied,
+            Effect::Plain => {}
+            Effect::Once { request_id } => {
+                error.request_id = Some(request_id.clone());
+                // "Not applied" from a node that could not serve says nothing about an earlier attempt; a
+                // considered answer does, because it was looked up under the request id.
+                let considered = !error.reason.is_empty()
+                    && !matches!(
+                        error.code,
+                        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
+                    );
+                if unknown && !considered {
+                    error.outcome = Outcome::Unknown;
+                }
+            }
+        }
+    }
+
+    fn request<M>(&self, message: M, limit: Duration, traceparent: &str) -> Request<M> {
+        let mut request = Request::new(message);
+        if !self.opens_stream {
+            // Zero would be a deadline that has passed already.
+            request.set_timeout(limit.max(Duration::from_millis(1)));
+        }
+        annotate(request.metadata_mut(), self.caller, traceparent);
+        request
+    }
+}
+
+/// Takes note of what a failure says about the nodes. Returns whether a leader was named that is news.
+pub(crate) fn learn(endpoints: &Endpoints, error: &ClientError, hint: Option<&str>, address: &str) -> bool {
+    match hint {
+        Some(leader) if canonical_address(leader) != address => endpoints.leader_is(leader),
+        _ => {
+            let transport_failed = error.reason.is_empty() && error.is_retryable();
+            if error.code == Code::Unavailable || transport_failed {
+                endpoints.failed(address);
+            }
+            false
+        }
+    }
+}
+
+/// Who calls, and in which trace.
+pub(crate) fn annotate(metadata: &mut MetadataMap, caller: Option<&MetadataValue<Ascii>>, traceparent: &str) {
+    if let Some(caller) = caller {
+        metadata.insert("holdfast-caller", caller.clone());
+    }
+    if let Ok(value) = traceparent.parse() {
+        metadata.insert("traceparent", value);
+    }
+}
+
+/// A new W3C trace with its first span, sampled.
+pub(crate) fn fresh_traceparent() -> String {
+    let mut bytes = [0; 24];
+    if getrandom::fill(&mut bytes).is_err() {
+        // Ids of all zeros are invalid by the standard; a constant one is merely useless.
+        bytes.fill(1);
+    }
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    let (trace, span) = hex.split_at(32);
+    format!("00-{trace}-{span}-01")
+}
+
+pub(crate) fn text<'m>(metadata: &'m MetadataMap, key: &str) -> Option<&'m str> {
+    metadata.get(key)?.to_str().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_traceparent_has_the_standard_form() {
+        let value = fresh_traceparent();
+        let parts: Vec<&str> = value.split('-').collect();
+        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2]);
+        assert!(value.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        assert_ne!(value, fresh_traceparent());
+    }
+}
