@@ -1,0 +1,276 @@
+//! The fault-injecting engine passes the contract suite, and its faults are what they say.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use holdfast_types::Family;
+
+use super::*;
+use crate::contract::{self, Factory, Subject};
+use crate::engine::{Batch, Engine, EngineError, Seq};
+
+struct Stores(AtomicU64);
+
+struct Store {
+    disk: FaultyDisk,
+    engine: Option<Arc<dyn Engine>>,
+}
+
+#[async_trait]
+impl Factory for Stores {
+    type Subject = Store;
+
+    async fn fresh(&self) -> Store {
+        let disk = FaultyDisk::new(self.0.fetch_add(1, Ordering::SeqCst));
+        disk.configure(|faults| faults.sync_delay = Duration::from_micros(10));
+        let engine: Arc<dyn Engine> = Arc::new(disk.open().unwrap());
+        Store {
+            disk,
+            engine: Some(engine),
+        }
+    }
+}
+
+#[async_trait]
+impl Subject for Store {
+    fn engine(&self) -> Arc<dyn Engine> {
+        Arc::clone(self.engine.as_ref().unwrap())
+    }
+
+    async fn reopen(&mut self) {
+        self.engine = None;
+        self.engine = Some(Arc::new(self.disk.open().unwrap()));
+    }
+
+    async fn crash(&mut self) -> bool {
+        self.disk.crash();
+        self.reopen().await;
+        true
+    }
+
+    fn checkpoint_directory(&self) -> Option<PathBuf> {
+        Some("/checkpoint".into())
+    }
+
+    async fn open_checkpoint(&self, directory: &Path) -> Option<Arc<dyn Engine>> {
+        Some(Arc::new(
+            self.disk.restore_checkpoint(directory, 0)?.open().unwrap(),
+        ))
+    }
+}
+
+fn put(key: u64, value: &'static str) -> Batch {
+    let mut batch = Batch::default();
+    batch.put(Family::Account, key.to_be_bytes().to_vec(), value);
+    batch
+}
+
+fn get(engine: &FaultyEngine, key: u64) -> Option<Bytes> {
+    engine.view().get(Family::Account, &key.to_be_bytes()).unwrap()
+}
+
+#[tokio::test]
+async fn passes_the_contract_suite() {
+    contract::run_all(&Stores(AtomicU64::new(0))).await;
+}
+
+#[tokio::test]
+async fn every_prefix_of_unsynced_batches_is_possible() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let disk = FaultyDisk::new(seed);
+        let engine = disk.open().unwrap();
+        for key in 0..4 {
+            engine.write(put(key, "x")).unwrap();
+        }
+        engine.sync().await.unwrap();
+        for key in 4..8 {
+            engine.write(put(key, "x")).unwrap();
+        }
+        seen.insert(disk.crash());
+        // The old engine is dead, the new one goes on.
+        assert!(matches!(
+            engine.write(put(9, "x")),
+            Err(EngineError::Stopped { .. })
+        ));
+        assert!(engine.view().get(Family::Account, b"").is_err());
+        disk.open().unwrap().write(put(9, "x")).unwrap();
+    }
+    assert_eq!(seen, (4..=8).map(Seq).collect());
+}
+
+#[tokio::test]
+async fn the_same_seed_gives_the_same_disk() {
+    let survivors = |seed| {
+        let disk = FaultyDisk::new(seed);
+        let mut all = Vec::new();
+        for _ in 0..50 {
+            let engine = disk.open().unwrap();
+            for key in 0..10 {
+                engine.write(put(key, "x")).unwrap();
+            }
+            all.push(disk.crash());
+        }
+        all
+    };
+    assert_eq!(survivors(1), survivors(1));
+    assert_ne!(survivors(1), survivors(2));
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_the_end() {
+    let mut lost = 0;
+    for seed in 0..20 {
+        let disk = FaultyDisk::new(seed);
+        let engine = disk.open().unwrap();
+        engine.write(put(1, "synced")).unwrap();
+        engine.sync().await.unwrap();
+        engine.write(put(2, "unsynced")).unwrap();
+        disk.configure(|faults| faults.fail_next_sync = true);
+        assert!(matches!(
+            engine.sync().await,
+            Err(EngineError::Io {
+                operation: "sync",
+                ..
+            })
+        ));
+        // Trying again never helps, although the disk is well again.
+        assert!(matches!(engine.sync().await, Err(EngineError::Stopped { .. })));
+        assert!(matches!(
+            engine.write(put(3, "x")),
+            Err(EngineError::Stopped { .. })
+        ));
+        drop(engine);
+        // Even a restart without power failure may find it gone.
+        let engine = disk.open().unwrap();
+        assert_eq!(get(&engine, 1), Some(Bytes::from("synced")));
+        lost += u32::from(get(&engine, 2).is_none());
+    }
+    assert!((1..20).contains(&lost), "lost {lost} times of 20");
+}
+
+#[tokio::test]
+async fn a_crash_may_split_an_ingest_between_families() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..60 {
+        let disk = FaultyDisk::new(seed);
+        disk.configure(|faults| faults.sync_delay = Duration::from_millis(2));
+        let engine = Arc::new(disk.open().unwrap());
+        let rows = || vec![(Bytes::from("k"), Bytes::from("v"))];
+        let ingest = engine.ingest(vec![(Family::Account, rows()), (Family::Claim, rows())]);
+        // Given up at a random moment, as by a killed node.
+        let _ = tokio::time::timeout(Duration::from_millis(seed % 7), ingest).await;
+        disk.crash();
+        let view = disk.open().unwrap().view();
+        let has = |family| view.get(family, b"k").unwrap().is_some();
+        seen.insert((has(Family::Account), has(Family::Claim)));
+    }
+    assert_eq!(seen.len(), 4, "{seen:?}");
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_found_at_open() {
+    let disk = FaultyDisk::new(0);
+    let engine = disk.open().unwrap();
+    engine.write(put(1, "x")).unwrap();
+    engine.sync().await.unwrap();
+    disk.flip_bit();
+    drop(engine);
+    assert!(matches!(disk.open(), Err(EngineError::Damaged { .. })));
+    assert!(matches!(disk.open(), Err(EngineError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_full_disk_shows_before_it_fails() {
+    let disk = FaultyDisk::new(0);
+    let engine = disk.open().unwrap();
+    disk.configure(|faults| faults.capacity_bytes = Some(100));
+    engine.write(put(1, "0123456789")).unwrap();
+    let usage = engine.usage().unwrap();
+    assert_eq!(
+        (usage.disk_free_bytes, usage.disk_total_bytes),
+        (Some(82), Some(100))
+    );
+    let mut batch = Batch::default();
+    batch.put(Family::Account, "large", vec![0; 100]);
+    assert!(matches!(
+        engine.write(batch),
+        Err(EngineError::Io {
+            operation: "write",
+            ..
+        })
+    ));
+    assert!(matches!(
+        engine.write(put(2, "")),
+        Err(EngineError::Stopped { .. })
+    ));
+    drop(engine);
+    let engine = disk.open().unwrap();
+    assert_eq!(get(&engine, 1), Some(Bytes::from("0123456789")));
+}
+
+#[tokio::test]
+async fn a_stalled_sync_goes_on_when_the_stall_is_lifted() {
+    let disk = FaultyDisk::new(0);
+    disk.configure(|faults| faults.sync_stalled = true);
+    let engine = Arc::new(disk.open().unwrap());
+    engine.write(put(1, "x")).unwrap();
+    let syncing = tokio::spawn({
+        let engine = Arc::clone(&engine);
+        async move { engine.sync().await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!syncing.is_finished());
+    assert_eq!(disk.synced(), Seq(0));
+    disk.configure(|faults| faults.sync_stalled = false);
+    assert_eq!(syncing.await.unwrap().unwrap(), Seq(1));
+    assert_eq!(disk.synced(), Seq(1));
+}
+
+#[tokio::test]
+async fn a_sync_covers_what_was_written_before_it_began() {
+    let disk = FaultyDisk::new(0);
+    disk.configure(|faults| faults.sync_delay = Duration::from_millis(5));
+    let engine = disk.open().unwrap();
+    engine.write(put(1, "x")).unwrap();
+    let (synced, ()) = tokio::join!(engine.sync(), async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        engine.write(put(2, "x")).unwrap();
+    });
+    assert_eq!(synced.unwrap(), Seq(1));
+    assert_eq!((disk.synced(), disk.last()), (Seq(1), Seq(2)));
+}
+
+#[tokio::test]
+async fn reads_fail_while_told_to() {
+    let disk = FaultyDisk::new(0);
+    let engine = disk.open().unwrap();
+    engine.write(put(1, "x")).unwrap();
+    let view = engine.view();
+    disk.configure(|faults| faults.fail_reads = true);
+    assert!(view.get(Family::Account, &1_u64.to_be_bytes()).is_err());
+    disk.configure(|faults| faults.fail_reads = false);
+    assert!(view.get(Family::Account, &1_u64.to_be_bytes()).unwrap().is_some());
+}
+
+/// Views must not cost what the store holds: with a copy a view this would take minutes.
+#[tokio::test]
+async fn views_of_a_large_store_are_cheap() {
+    let disk = FaultyDisk::new(0);
+    let engine = disk.open().unwrap();
+    let mut pinned = Vec::new();
+    for key in 0..100_000 {
+        engine.write(put(key, "some value of a few bytes")).unwrap();
+        let view = engine.view();
+        if key % 1_000 == 0 {
+            engine.sync().await.unwrap();
+            pinned.push(view);
+        }
+    }
+    assert_eq!(pinned.len(), 100);
+    assert!(get(&engine, 99_999).is_some());
+}
