@@ -29,7 +29,7 @@ cargo xtask COMMAND
   up                 build Holdfast and start three nodes on loopback (again: starts what is not running)
   down [--wipe]      stop them; --wipe removes their data too
   test [STEP ...]    everything CI runs, in order; or only the steps named
-                     (fmt, clippy, deny, unit, doc-tests, sim, e2e, docs)
+                     (fmt, clippy, deny, unit, doc-tests, sim, e2e, tour, docs)
   sim [--seed N] [--count N] [TEST]
                      the simulated cluster: one process a seed, replayable by its number
   generate N [--seed N] [--out FILE] [--clean]

@@ -5,6 +5,7 @@
 //! why in the file named by `HOLDFAST_TEST_SKIPS`; those are listed and counted as skipped, not as passed.
 
 mod tally;
+mod tour;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -17,7 +18,7 @@ use crate::{Failure, prerequisites, sim, workspace};
 use tally::Tally;
 
 /// The steps, in order: name on the command line, and what it shows.
-const STEPS: [(&str, &str); 8] = [
+const STEPS: [(&str, &str); 9] = [
     ("fmt", "formatting"),
     ("clippy", "lints, warnings denied"),
     ("deny", "licences, bans, sources"),
@@ -25,6 +26,7 @@ const STEPS: [(&str, &str); 8] = [
     ("doc-tests", "examples in the documentation"),
     ("sim", "the simulated cluster"),
     ("e2e", "end to end over real processes"),
+    ("tour", "the README's tour, word for word"),
     ("docs", "documentation, warnings denied"),
 ];
 
@@ -176,6 +178,15 @@ fn step(name: &str, skips: &Path, tally: &mut Tally) -> Result<StepEnd, Failure>
                 ]);
             }
         }
+        "tour" => {
+            if let Some(why) = tour::obstacle() {
+                return Ok(StepEnd::Skipped(why));
+            }
+            let end = stream(&mut tour::command(&tour::script()?), tally);
+            tour::clean_up();
+            tally.passed += u64::from(matches!(end, Ok(StepEnd::Passed)));
+            return end;
+        }
         "docs" => {
             command
                 .args(["doc", "--workspace", "--no-deps"])
@@ -193,7 +204,7 @@ fn stream(command: &mut Command, tally: &mut Tally) -> Result<StepEnd, Failure> 
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
-        .map_err(|why| format!("cannot run cargo: {why}"))?;
+        .map_err(|why| format!("cannot start it: {why}"))?;
     let (lines, received) = mpsc::channel();
     let out = child.stdout.take().map(|pipe| read_lines(pipe, lines.clone()));
     let err = child.stderr.take().map(|pipe| read_lines(pipe, lines));
@@ -205,13 +216,11 @@ fn stream(command: &mut Command, tally: &mut Tally) -> Result<StepEnd, Failure> 
     for reader in [out, err].into_iter().flatten() {
         let _ = reader.join();
     }
-    let status = child
-        .wait()
-        .map_err(|why| format!("cannot wait for cargo: {why}"))?;
+    let status = child.wait().map_err(|why| format!("cannot wait for it: {why}"))?;
     Ok(if status.success() {
         StepEnd::Passed
     } else {
-        StepEnd::Failed(format!("cargo ended with {status}"))
+        StepEnd::Failed(format!("it ended with {status}"))
     })
 }
 
