@@ -29,17 +29,38 @@
 //! Nothing here awaits, reads a clock, draws a random number or knows how rows are stored.
 #![forbid(unsafe_code)]
 
+mod check;
+mod digest;
+mod draft;
+mod evaluate;
 mod event;
+mod identifiers;
+mod latch;
+pub mod limits;
+mod lookup;
+pub mod normalize;
+mod operation;
 mod plan;
+mod realm;
 mod record;
 mod request;
+mod size;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod view;
 
+pub use digest::digest;
+pub use evaluate::evaluate;
 pub use event::{ChangeEvent, ChangeKind};
+pub use latch::latch_keys;
+pub use lookup::lookup_accepts;
+pub use normalize::canonicalize;
 pub use plan::{Context, EvaluateError, Evaluation, Plan};
+pub use realm::check_config;
 pub use record::{Claim, ClaimState, DueAction, Outcome, RequestRecord};
 pub use request::{
     ChangeIdentifiers, IdentifierChange, IdentifierRef, ImportMode, NewAccount, NewAttribute, NewIdentifier,
     NewVerification, Operation, Request, Update,
 };
+pub use size::record_bytes;
 pub use view::{DueKey, RequestKey, Row, RowKey, Versioned, View};

@@ -5,7 +5,7 @@ use holdfast_types::{
     Account, AccountId, Caller, CanonicalIdentifier, Millis, Realm, RealmNumber, RequestId, Stamp,
 };
 
-use crate::{Claim, DueAction, RequestRecord};
+use crate::{Claim, DueAction, Request, RequestRecord};
 
 /// A row's value and the stamp of the entry that last wrote it; the stamp is what a guard compares.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,6 +59,18 @@ pub struct RequestKey {
     pub request: RequestId,
     /// Whose request id it is: two callers may draw the same.
     pub caller: Caller,
+}
+
+impl RequestKey {
+    /// The record of this request; none if it has no request id.
+    pub fn of(request: &Request) -> Option<Self> {
+        let id = request.request_id?;
+        Some(RequestKey {
+            home: request.account.clone(),
+            request: id,
+            caller: request.caller.clone(),
+        })
+    }
 }
 
 /// Names a deadline. It lives in the bucket of its subject.
