@@ -182,9 +182,18 @@ pub struct TlsSection {
     pub key: PathBuf,
     /// The authority that signed peers' and clients' certificates, PEM. Required for more than one node.
     pub ca: Option<PathBuf>,
-    /// Refuse clients without a certificate of `ca`. The certificate's name becomes the caller's. Default: false.
+    /// A DNS name that each node's certificate carries besides its own, and no client's: who shows it may speak
+    /// on the peer port. Default: `node.holdfast.internal`.
+    #[serde(default = "default_peer_name")]
+    pub peer_name: String,
+    /// Refuse clients without a certificate of `ca`. The certificate's first DNS name becomes the caller's.
+    /// Default: false.
     #[serde(default)]
     pub require_client_cert: bool,
+}
+
+fn default_peer_name() -> String {
+    "node.holdfast.internal".into()
 }
 
 /// `[log]`
@@ -564,6 +573,7 @@ mod tests {
                     cert: "c".into(),
                     key: "k".into(),
                     ca: None,
+                    peer_name: default_peer_name(),
                     require_client_cert: true,
                 });
             }),

@@ -1,0 +1,136 @@
+//! What all rooms of a node share.
+
+use std::sync::Arc;
+
+use holdfast_accounts::RowKey;
+use holdfast_consensus::{FatalSink, Group, Leadership};
+use holdfast_storage::engine::Engine;
+use holdfast_types::{Clock, ClusterId, ConsistencyToken, Millis, NodeId, Placement, RealmNumber, ShardId};
+use holdfast_wire::status::{Problem, Reason};
+use tokio::time::Instant;
+
+use crate::admission::{Admission, Permit, Work};
+use crate::clock::ClockGuard;
+use crate::config::Config;
+use crate::disk::DiskGuard;
+use crate::failure::Failure;
+use crate::latches::Latches;
+use crate::lifecycle::{Lifecycle, Phase, Tasks};
+use crate::peers::Peers;
+use crate::transport::{Probe, Tls};
+
+/// The one shard there is today.
+pub(crate) const SHARD: ShardId = ShardId(0);
+
+/// The parts of a node.
+pub(crate) struct Core {
+    pub(crate) config: Config,
+    pub(crate) group: Group,
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) fatal: FatalSink,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) tasks: Tasks,
+    pub(crate) latches: Latches<(RealmNumber, RowKey)>,
+    pub(crate) admission: Admission,
+    pub(crate) disk: DiskGuard,
+    pub(crate) clock_guard: ClockGuard,
+    pub(crate) peers: Peers,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) started: Instant,
+    pub(crate) started_wall: Millis,
+}
+
+impl Core {
+    /// This node.
+    pub(crate) fn node_id(&self) -> NodeId {
+        self.config.node.id
+    }
+
+    /// Its cluster.
+    pub(crate) fn cluster_id(&self) -> ClusterId {
+        self.config.cluster_id()
+    }
+
+    /// Who leads, as known here.
+    pub(crate) fn leadership(&self) -> Leadership {
+        *self.group.leadership().borrow()
+    }
+
+    /// Lets a public call in, if the node serves and has room for it.
+    pub(crate) fn admit(&self, work: Work, bytes: usize) -> Result<Permit, Failure> {
+        self.serving()?;
+        self.admission.admit(work, bytes).map_err(|_| {
+            Failure::new(Reason::Overloaded, "this node has as much under way as it takes on; back off and retry")
+        })
+    }
+
+    /// Says no while the node drains or stops. A node that starts up lets calls in: they wait for its recovery.
+    pub(crate) fn serving(&self) -> Result<(), Failure> {
+        match self.lifecycle.phase() {
+            Phase::Starting | Phase::Serving => Ok(()),
+            Phase::Draining | Phase::Stopping | Phase::Stopped => {
+                Err(Failure::new(Reason::NodeNotServing, "this node is draining or being stopped; ask another"))
+            }
+        }
+    }
+
+    /// The token of an answer that has seen the log up to `index`.
+    pub(crate) fn token(&self, realm: RealmNumber, index: u64) -> bytes::Bytes {
+        let token = ConsistencyToken {
+            cluster: self.token_cluster(),
+            realm,
+            placement: Placement(0),
+            shard: SHARD,
+            epoch: self.group.state().epoch,
+            index,
+        };
+        token.encode()
+    }
+
+    /// The mark of this cluster's tokens.
+    pub(crate) fn token_cluster(&self) -> [u8; 8] {
+        let mut cluster = [0; 8];
+        cluster.copy_from_slice(&self.cluster_id().0.as_bytes()[..8]);
+        cluster
+    }
+
+    /// Where clients reach the leader, if one is known.
+    pub(crate) fn leader_client_address(&self) -> Option<String> {
+        let leader = self.leadership().leader?;
+        Some(self.group.members().get(&leader)?.client.clone())
+    }
+
+    /// Where operators reach the leader, if one is known.
+    pub(crate) fn leader_admin_address(&self) -> Option<String> {
+        let leader = self.leadership().leader?;
+        Some(self.group.members().get(&leader)?.admin.clone())
+    }
+
+    /// "I do not lead; ask that one."
+    pub(crate) fn not_leader(&self) -> Failure {
+        let problem = Problem::new(Reason::NotLeader, "this node does not lead the shard");
+        match self.leader_client_address() {
+            Some(leader) => problem.fact("leader", leader).into(),
+            None => problem.into(),
+        }
+    }
+}
+
+/// What the HTTP endpoint asks.
+#[derive(Clone)]
+pub(crate) struct CoreProbe(pub(crate) Arc<Core>);
+
+impl Probe for CoreProbe {
+    fn fatal(&self) -> Option<String> {
+        self.0.fatal.reason()
+    }
+
+    fn phase(&self) -> Phase {
+        self.0.lifecycle.phase()
+    }
+
+    fn has_leader(&self) -> bool {
+        self.0.leadership().leader.is_some()
+    }
+}

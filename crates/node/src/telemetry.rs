@@ -1,0 +1,116 @@
+//! What every public call passes through: a span with its trace id, a permit, a deadline, and numbers.
+//!
+//! No personal data at any level: spans carry the method and the trace id, metrics the method and the code.
+//! The twenty-odd series are described in one place, [`describe`].
+
+use std::future::Future;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use tokio::time::Instant;
+use tonic::{Code, Response, Status};
+
+use crate::methods::Method;
+use crate::trace::{TRACEPARENT, TraceContext};
+
+/// Counts a call while it runs and when it ends, also when the caller goes away in the middle.
+struct Observed {
+    method: &'static str,
+    started: Instant,
+    code: Code,
+}
+
+impl Observed {
+    fn begin(method: &'static Method) -> Self {
+        gauge!("holdfast_rpc_in_flight", "method" => method.name).increment(1);
+        Observed { method: method.name, started: Instant::now(), code: Code::Cancelled }
+    }
+}
+
+impl Drop for Observed {
+    fn drop(&mut self) {
+        let seconds = self.started.elapsed().as_secs_f64();
+        gauge!("holdfast_rpc_in_flight", "method" => self.method).decrement(1);
+        counter!("holdfast_rpc_requests_total", "method" => self.method, "code" => code_name(self.code))
+            .increment(1);
+        histogram!("holdfast_rpc_duration_seconds", "method" => self.method).record(seconds);
+    }
+}
+
+/// Runs a call in its span and counts it. The trace goes back to the caller with the answer, error or not.
+pub(crate) async fn observe<T>(
+    method: &'static Method,
+    trace: &TraceContext,
+    call: impl Future<Output = Result<T, Status>>,
+) -> Result<Response<T>, Status> {
+    use tracing::Instrument;
+
+    let span = tracing::info_span!("rpc", method = method.name, trace_id = %trace.trace_id);
+    let mut observed = Observed::begin(method);
+    let result = call.instrument(span.clone()).await;
+    observed.code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
+    if let Err(status) = &result {
+        let _entered = span.enter();
+        match status.code() {
+            Code::Internal | Code::Unknown | Code::DataLoss => {
+                tracing::error!(code = code_name(status.code()), message = status.message(), "call failed");
+            }
+            code => tracing::debug!(code = code_name(code), "call refused"),
+        }
+    }
+    let header = trace.to_header().parse();
+    match result {
+        Ok(message) => {
+            let mut response = Response::new(message);
+            if let Ok(header) = header {
+                response.metadata_mut().insert(TRACEPARENT, header);
+            }
+            Ok(response)
+        }
+        Err(mut status) => {
+            if let Ok(header) = header {
+                status.metadata_mut().insert(TRACEPARENT, header);
+            }
+            Err(status)
+        }
+    }
+}
+
+/// A code's name as gRPC writes it.
+pub(crate) fn code_name(code: Code) -> &'static str {
+    match code {
+        Code::Ok => "OK",
+        Code::Cancelled => "CANCELLED",
+        Code::Unknown => "UNKNOWN",
+        Code::InvalidArgument => "INVALID_ARGUMENT",
+        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+        Code::NotFound => "NOT_FOUND",
+        Code::AlreadyExists => "ALREADY_EXISTS",
+        Code::PermissionDenied => "PERMISSION_DENIED",
+        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+        Code::FailedPrecondition => "FAILED_PRECONDITION",
+        Code::Aborted => "ABORTED",
+        Code::OutOfRange => "OUT_OF_RANGE",
+        Code::Unimplemented => "UNIMPLEMENTED",
+        Code::Internal => "INTERNAL",
+        Code::Unavailable => "UNAVAILABLE",
+        Code::DataLoss => "DATA_LOSS",
+        Code::Unauthenticated => "UNAUTHENTICATED",
+    }
+}
+
+/// Says what this room's series mean. Those of consensus and storage are described there.
+pub(crate) fn describe() {
+    describe_counter!("holdfast_rpc_requests_total", "Public calls ended, by method and code");
+    describe_histogram!("holdfast_rpc_duration_seconds", Unit::Seconds, "Time a public call took, by method");
+    describe_gauge!("holdfast_rpc_in_flight", "Public calls under way, by method");
+    describe_counter!("holdfast_admission_refused_total", "Calls refused because too much was under way");
+    describe_gauge!("holdfast_admission_in_flight", "Permits taken, by kind of work");
+    describe_counter!("holdfast_evaluations_total", "Evaluations of mutations, by what came out");
+    describe_histogram!("holdfast_latch_wait_seconds", Unit::Seconds, "Time mutations waited for latches");
+    describe_counter!("holdfast_forwarded_total", "Mutations handed to the leader, by code");
+    describe_counter!("holdfast_import_items_total", "Import items finished, by action");
+    describe_counter!("holdfast_purged_accounts_total", "Accounts purged after their grace period");
+    describe_gauge!("holdfast_clock_offset_milliseconds", "This clock less the median of the peers' clocks");
+    describe_gauge!("holdfast_disk_nearly_full", "1 while creates and imports are refused");
+    describe_gauge!("holdfast_up_info", "1; labels say which release and node this is");
+}
