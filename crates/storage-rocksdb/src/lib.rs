@@ -1,1 +1,37 @@
-//! RocksDB behind the Engine port.
+//! RocksDB behind the [`Engine`](holdfast_storage::engine::Engine) port. The only crate that links RocksDB.
+//!
+//! One data directory belongs to one node and one process:
+//!
+//! ```text
+//! LOCK      who has the directory open: exclusive lock, process id          layout.rs
+//! FORMAT    which release of the layout wrote it                           layout.rs
+//! synced    the synced-through mark: how far the log was durable           mark.rs
+//! ballast   bytes that mean nothing, given up when the disk is full        ballast.rs
+//! ingest/   tables on their way into RocksDB; emptied at start             bulk.rs
+//! db/       RocksDB's own files, one column family per `types::Family`     tuning.rs
+//! ```
+//!
+//! A write is one unsynced RocksDB batch. Durability is a separate step: [`sync`](RocksEngine) runs on a thread of
+//! its own (`syncer.rs`), answers everybody who waited when it began, then raises the mark. Views are RocksDB
+//! snapshots that own their database (`view.rs`).
+//!
+//! Every failure that makes the disk or its contents doubtful is *terminal*: the first one is remembered in the
+//! engine's [`Fate`](fate::Fate), and every later call fails with `Stopped`. Nothing is tried again.
+//!
+//! What RocksDB is trusted for, and what not: it finds damage in table files (checksums), and in the middle of the
+//! log it silently stops (point-in-time recovery). The mark turns the latter into a refusal to start.
+#![cfg(not(madsim))]
+
+mod ballast;
+mod bulk;
+mod engine;
+mod fate;
+mod housekeeping;
+mod layout;
+mod mark;
+mod syncer;
+mod tuning;
+mod usage;
+mod view;
+
+pub use engine::{OpenOptions, RocksEngine};

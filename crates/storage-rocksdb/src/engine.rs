@@ -1,0 +1,270 @@
+//! The engine: opening a data directory, writing, and what the port's methods come down to.
+//!
+//! Opening, in this order: lock and format ([`crate::layout`]), the ballast if the disk is full, the synced-through mark, RocksDB and its
+//! recovery, then the comparison of the two. Only after that may anybody believe what is stored.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use holdfast_storage::engine::{Batch, Engine, EngineError, Op, Row, Seq, Stall, Usage, View};
+use holdfast_types::Family;
+use metrics::histogram;
+use rocksdb::{ColumnFamily, DBWithThreadMode, ErrorKind, SingleThreaded, WriteBatch};
+
+use crate::ballast::Ballast;
+use crate::fate::{Fate, REPLACE_THE_NODE, rocks_error};
+use crate::housekeeping::{self, Housekeeping};
+use crate::layout::Layout;
+use crate::mark::Mark;
+use crate::syncer::Syncer;
+use crate::tuning::{Tuning, unknown_families};
+use crate::view::RocksView;
+use crate::{bulk, usage};
+
+/// Families are fixed at start, so looking one up needs no lock.
+pub(crate) type Db = DBWithThreadMode<SingleThreaded>;
+
+/// How to open an engine.
+#[derive(Debug, Clone)]
+pub struct OpenOptions {
+    /// The data directory; made if absent.
+    pub directory: PathBuf,
+    /// Memory for the block cache, memory tables, indexes and filters together. At least 64 MiB are taken.
+    pub memory_budget_bytes: u64,
+    /// Disk space kept back for when the disk is full; 0 keeps none.
+    pub ballast_bytes: u64,
+}
+
+impl OpenOptions {
+    /// A directory with the defaults: 512 MiB of memory, 64 MiB of ballast.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            memory_budget_bytes: 512 << 20,
+            ballast_bytes: 64 << 20,
+        }
+    }
+}
+
+/// What the engine, its threads and its views share.
+pub(crate) struct Core {
+    pub(crate) db: Db,
+    pub(crate) tuning: Tuning,
+    pub(crate) fate: Fate,
+    pub(crate) mark: Mark,
+    pub(crate) ballast: Ballast,
+    /// Last, so that the directory is unlocked after RocksDB has let go of it.
+    pub(crate) layout: Layout,
+}
+
+impl Core {
+    /// A family's handle.
+    pub(crate) fn handle(&self, family: Family) -> &ColumnFamily {
+        self.db
+            .cf_handle(family.name())
+            .expect("every family is opened at start")
+    }
+}
+
+/// RocksDB behind the [`Engine`] port. See the crate's documentation.
+///
+/// Dropping it waits for the sync in progress; views keep the database open, and the directory locked, until they are
+/// dropped too.
+pub struct RocksEngine {
+    syncer: Syncer,
+    _housekeeping: Housekeeping,
+    core: Arc<Core>,
+}
+
+impl RocksEngine {
+    /// Opens a data directory, laying it out if it is new. Blocks for as long as recovery takes.
+    ///
+    /// Fails with [`EngineError::Damaged`] if less of the log was recovered than had been synced: the node must then be
+    /// replaced under a new id.
+    pub fn open(options: OpenOptions) -> Result<Self, EngineError> {
+        let layout = Layout::open(&options.directory)?;
+        let ballast = Ballast::new(layout.ballast(), options.ballast_bytes);
+        tend_ballast_at_start(&ballast, layout.root())?;
+        let mark = Mark::open(&layout.mark())?;
+        let tuning = Tuning::new(options.memory_budget_bytes);
+        let db = open_rocks(&layout.db(), &tuning, mark.sequence())?;
+
+        let recovered = db.latest_sequence_number();
+        if recovered < mark.sequence() {
+            return Err(EngineError::Damaged {
+                message: format!(
+                    "{} was durable up to sequence {}, but its log could be read only up to {recovered}; \
+                     {REPLACE_THE_NODE}",
+                    options.directory.display(),
+                    mark.sequence()
+                ),
+            });
+        }
+        let core = Arc::new(Core {
+            db,
+            tuning,
+            fate: Fate::default(),
+            mark,
+            ballast,
+            layout,
+        });
+        // What is found here is taken for durable by whoever reads it, so it must be, even where a process died before it
+        // synced. Recovery leaves this little or nothing to do.
+        bulk::flush(&core)?;
+        core.mark.sync()?;
+        tracing::info!(directory = %options.directory.display(), sequence = recovered, "the storage engine is open");
+        Ok(Self {
+            syncer: Syncer::start(&core)?,
+            _housekeeping: Housekeeping::start(&core)?,
+            core,
+        })
+    }
+
+    /// Test seam for fail-stop: the next sync fails as if the operating system had refused it.
+    pub fn fail_next_sync(&self) {
+        self.syncer.fail_next();
+    }
+
+    /// Deletes the ballast, for an operator who needs the room now. It comes back when there is plenty again.
+    /// Returns the bytes freed.
+    pub fn release_ballast(&self) -> Result<u64, EngineError> {
+        match self.core.ballast.release() {
+            Ok(crate::ballast::Tended::Released(bytes)) => Ok(bytes),
+            Ok(_) => Ok(0),
+            Err(error) => Err(EngineError::Io {
+                operation: "releasing the ballast",
+                message: error.to_string(),
+            }),
+        }
+    }
+
+    /// Runs blocking work beside the runtime. It is finished even if the caller goes away.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        operation: &'static str,
+        work: impl FnOnce(&Core) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let core = self.core.clone();
+        match tokio::task::spawn_blocking(move || work(&core)).await {
+            Ok(result) => result,
+            Err(error) => Err(self.core.fate.stop(EngineError::Io {
+                operation,
+                message: error.to_string(),
+            })),
+        }
+    }
+}
+
+/// A full disk must not keep a node from starting, or nobody could make room in it.
+fn tend_ballast_at_start(ballast: &Ballast, root: &Path) -> Result<(), EngineError> {
+    let free_bytes = usage::disk_at(root)?.free_bytes;
+    match ballast.tend(free_bytes) {
+        Ok(tended) => housekeeping::report(tended, free_bytes),
+        Err(error) => tracing::warn!(%error, "the ballast could not be tended"),
+    }
+    Ok(())
+}
+
+fn open_rocks(path: &Path, tuning: &Tuning, synced_through: u64) -> Result<Db, EngineError> {
+    let operation = "opening RocksDB";
+    let exists = path.join("CURRENT").exists();
+    if !exists && synced_through > 0 {
+        return Err(EngineError::Damaged {
+            message: format!("{} is gone; {REPLACE_THE_NODE}", path.display()),
+        });
+    }
+    if exists {
+        let unknown = unknown_families(path).map_err(|error| rocks_error(operation, &error))?;
+        if !unknown.is_empty() {
+            return Err(EngineError::Io {
+                operation,
+                message: format!(
+                    "{} holds families that this release does not know ({}); run the release that wrote them",
+                    path.display(),
+                    unknown.join(", ")
+                ),
+            });
+        }
+    }
+    Db::open_cf_descriptors(&tuning.database(!exists), path, tuning.families()).map_err(|error| {
+        // A file that the manifest names is gone: RocksDB calls that an I/O error.
+        let file_gone = error.kind() == ErrorKind::IOError && error.as_ref().contains("No such file");
+        if file_gone {
+            EngineError::Damaged {
+                message: format!("{error}; {REPLACE_THE_NODE}"),
+            }
+        } else {
+            rocks_error(operation, &error)
+        }
+    })
+}
+
+#[async_trait]
+impl Engine for RocksEngine {
+    fn write(&self, batch: Batch) -> Result<Seq, EngineError> {
+        let core = &self.core;
+        core.fate.check()?;
+        let started = Instant::now();
+        let mut rocks = WriteBatch::default();
+        for op in &batch.ops {
+            match op {
+                Op::Put(family, key, value) => rocks.put_cf(core.handle(*family), key, value),
+                Op::Delete(family, key) => rocks.delete_cf(core.handle(*family), key),
+                // RocksDB would accept a reversed range into the log and then refuse to apply it.
+                Op::DeleteRange(_, from, to) if from >= to => {}
+                Op::DeleteRange(family, from, to) => rocks.delete_range_cf(core.handle(*family), from, to),
+            }
+        }
+        if !rocks.is_empty() {
+            core.db
+                .write(rocks)
+                .map_err(|error| core.fate.stop_rocks("write", &error))?;
+        }
+        // At or above this batch's own number: another writer may have come between, which only asks for more.
+        let sequence = core.db.latest_sequence_number();
+        histogram!("holdfast_engine_write_seconds").record(started.elapsed());
+        Ok(Seq(sequence))
+    }
+
+    async fn sync(&self) -> Result<Seq, EngineError> {
+        self.syncer.sync(&self.core).await
+    }
+
+    async fn flush(&self) -> Result<Seq, EngineError> {
+        self.blocking("flush", bulk::flush).await
+    }
+
+    fn view(&self) -> Box<dyn View> {
+        Box::new(RocksView::new(self.core.clone()))
+    }
+
+    async fn ingest(&self, rows: Vec<(Family, Vec<Row>)>) -> Result<(), EngineError> {
+        self.blocking("ingest", move |core| bulk::ingest(core, rows))
+            .await
+    }
+
+    async fn checkpoint(&self, directory: &Path) -> Result<(), EngineError> {
+        let directory = directory.to_owned();
+        self.blocking("checkpoint", move |core| bulk::checkpoint(core, &directory))
+            .await
+    }
+
+    fn usage(&self) -> Result<Usage, EngineError> {
+        usage::record(&self.core)
+    }
+
+    fn stall(&self) -> Stall {
+        usage::stall(&self.core)
+    }
+}
+
+impl fmt::Debug for RocksEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocksEngine")
+            .field("directory", &self.core.layout.root())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,184 @@
+//! RocksDB's options: one set for the database, one per kind of family.
+//!
+//! **One log, cut everywhere at once.** `atomic_flush` flushes all families at the same sequence number, so the tables always hold a
+//! prefix of all batches, and everything after it is in the log. With that, the recovered sequence number says exactly how much
+//! was recovered, which is what the synced-through mark compares. Families flushed one by one would need the log to agree with each.
+//!
+//! **Log files are recycled.** Syncing an overwrite costs a third of syncing an append, which also changes the file's size. Recycling
+//! needs point-in-time recovery and rules out writes that skip the log; both hold here.
+//!
+//! **No prefix extractors.** Scans here cross prefixes, and RocksDB answers such scans wrongly unless every iterator asks for total
+//! order. Point reads have whole-key filters instead.
+//!
+//! **One memory budget**: the block cache. Memory tables, index and filter blocks are charged to it.
+
+use std::path::Path;
+use std::thread::available_parallelism;
+
+use holdfast_types::Family;
+use rocksdb::{
+    BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
+    Options, WriteBufferManager,
+};
+
+const MIB: usize = 1 << 20;
+
+/// Below this, memory tables would be so small that RocksDB does nothing but flush.
+const MEMORY_BUDGET_BYTES_MIN: usize = 64 * MIB;
+
+/// The shared caches and the sizes derived from the memory budget.
+pub(crate) struct Tuning {
+    pub(crate) cache: Cache,
+    buffers: WriteBufferManager,
+    buffer_bytes: usize,
+}
+
+/// How a family is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// Rows that stay, mostly read by whole key.
+    Record,
+    /// Rows that come sorted by time and leave by range.
+    Queue,
+    /// Appended, read soon or never, removed by range.
+    Log,
+    /// A handful of rows.
+    Small,
+}
+
+impl Kind {
+    fn of(family: Family) -> Self {
+        match family {
+            Family::Account | Family::Credential | Family::Activity | Family::Claim => Kind::Record,
+            Family::Request | Family::Due | Family::Change | Family::Txn | Family::Intent => Kind::Queue,
+            Family::RaftLog => Kind::Log,
+            Family::Meta | Family::RaftMeta => Kind::Small,
+        }
+    }
+}
+
+impl Tuning {
+    /// Splits a memory budget: all of it is cache, of which memory tables may take a quarter.
+    pub(crate) fn new(memory_budget_bytes: u64) -> Self {
+        let budget = usize::try_from(memory_budget_bytes)
+            .unwrap_or(usize::MAX)
+            .max(MEMORY_BUDGET_BYTES_MIN);
+        let cache = Cache::new_lru_cache(budget);
+        let buffer_bytes = budget / 4;
+        Self {
+            // Never stall writers for memory: RocksDB flushes when the limit is near, and its own triggers slow writers down.
+            buffers: WriteBufferManager::new_write_buffer_manager_with_cache(
+                buffer_bytes,
+                false,
+                cache.clone(),
+            ),
+            cache,
+            buffer_bytes,
+        }
+    }
+
+    /// The database's options.
+    pub(crate) fn database(&self, create: bool) -> Options {
+        let mut options = Options::default();
+        options.create_if_missing(create);
+        // Also for a family that a later release adds.
+        options.create_missing_column_families(true);
+        options.set_atomic_flush(true);
+        options.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+        options.set_track_and_verify_wals_in_manifest(true);
+        options.set_recycle_log_file_num(2);
+        options.set_max_total_wal_size(2 * self.buffer_bytes as u64);
+        options.set_write_buffer_manager(&self.buffers);
+
+        let cpus = available_parallelism().map_or(2, usize::from);
+        options.set_max_background_jobs(i32::try_from(cpus.clamp(2, 8)).unwrap_or(8));
+        // Spread the writing of big tables, so that the log's syncs do not queue behind it.
+        options.set_bytes_per_sync(MIB as u64);
+        options.set_avoid_unnecessary_blocking_io(true);
+        // Leaves room under the usual limit of 1,024 files for connections.
+        options.set_max_open_files(512);
+
+        options.set_max_log_file_size(16 * MIB);
+        options.set_keep_log_file_num(4);
+        options
+    }
+
+    /// Every column family, RocksDB's own `default` included, which stays empty.
+    pub(crate) fn families(&self) -> Vec<ColumnFamilyDescriptor> {
+        let mut families = vec![ColumnFamilyDescriptor::new(
+            rocksdb::DEFAULT_COLUMN_FAMILY_NAME,
+            self.kind(Kind::Small),
+        )];
+        families.extend(
+            Family::ALL
+                .into_iter()
+                .map(|family| ColumnFamilyDescriptor::new(family.name(), self.family(family))),
+        );
+        families
+    }
+
+    /// One family's options; also what tables to ingest are built with.
+    pub(crate) fn family(&self, family: Family) -> Options {
+        self.kind(Kind::of(family))
+    }
+
+    fn kind(&self, kind: Kind) -> Options {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&self.cache);
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_cache_index_and_filter_blocks_with_high_priority(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+
+        let mut options = Options::default();
+        options.set_level_compaction_dynamic_level_bytes(true);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(self.write_buffer_bytes(kind));
+        match kind {
+            Kind::Record => {
+                table.set_block_size(8 * 1024);
+                table.set_bloom_filter(10.0, false);
+                // Partitioned, so that the filters of hundreds of millions of keys need not be resident.
+                table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+                table.set_partition_filters(true);
+                table.set_optimize_filters_for_memory(true);
+                options.set_memtable_whole_key_filtering(true);
+                options.set_memtable_prefix_bloom_ratio(0.02);
+                options.set_bottommost_compression_type(DBCompressionType::Zstd);
+            }
+            Kind::Queue => {
+                table.set_block_size(16 * 1024);
+                table.set_bloom_filter(10.0, false);
+                options.set_bottommost_compression_type(DBCompressionType::Zstd);
+                // Half of a thousand neighbours deleted: compact, or scans walk over tombstones.
+                options.add_compact_on_deletion_collector_factory(1024, 512, 0.5);
+            }
+            Kind::Log => {
+                table.set_block_size(32 * 1024);
+                // Entries are gone before compaction could earn anything.
+                options.set_level_zero_file_num_compaction_trigger(8);
+            }
+            Kind::Small => {}
+        }
+        options.set_block_based_table_factory(&table);
+        options
+    }
+
+    fn write_buffer_bytes(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Record | Kind::Queue | Kind::Log => (self.buffer_bytes / 2).min(64 * MIB),
+            Kind::Small => (self.buffer_bytes / 16).min(4 * MIB),
+        }
+    }
+}
+
+/// Families that this release does not know.
+pub(crate) fn unknown_families(db: &Path) -> Result<Vec<String>, rocksdb::Error> {
+    let names = rocksdb::DB::list_cf(&Options::default(), db)?;
+    Ok(names
+        .into_iter()
+        .filter(|name| {
+            name != rocksdb::DEFAULT_COLUMN_FAMILY_NAME
+                && !Family::ALL.iter().any(|family| family.name() == name)
+        })
+        .collect())
+}
