@@ -1,0 +1,56 @@
+//! The trace: what happened, in order, with simulated times. Two runs of one seed must print the same bytes.
+
+use std::fmt;
+use std::sync::Mutex;
+
+use tracing::Level;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Simulated nanoseconds since the run began.
+fn now() -> u128 {
+    madsim::time::Handle::try_current().map_or(0, |handle| handle.elapsed().as_nanos())
+}
+
+/// Adds a line. `facts` are `key=value` pairs without anything that differs between runs of one seed.
+pub fn event(what: &str, facts: &str) {
+    let mut lines = LINES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    lines.push(format!("{:>14} {what} {facts}", now()));
+}
+
+/// Takes all lines so far.
+pub fn take() -> Vec<String> {
+    std::mem::take(&mut LINES.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+}
+
+/// Sends what the nodes log at `level` and above into the trace, with simulated times.
+pub fn capture_logs(level: Level) {
+    struct SimTime;
+    impl FormatTime for SimTime {
+        fn format_time(&self, w: &mut Writer<'_>) -> fmt::Result {
+            write!(w, "{:>14}", now())
+        }
+    }
+    struct Sink;
+    impl std::io::Write for Sink {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            let mut lines = LINES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            lines.push(String::from_utf8_lossy(bytes).trim_end().to_owned());
+            Ok(bytes.len())
+        }
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+    let layer = tracing_subscriber::fmt::layer()
+        .with_ansi(false)
+        .with_timer(SimTime)
+        .with_thread_ids(false)
+        .with_writer(|| Sink);
+    let filter = tracing_subscriber::filter::LevelFilter::from_level(level);
+    tracing_subscriber::registry().with(layer).with(filter).init();
+}
