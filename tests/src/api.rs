@@ -68,7 +68,7 @@ pub fn request_id() -> String {
 
 /// An identifier as a caller gives it.
 pub fn identifier(kind: v1::IdentifierKind, value: &str) -> v1::Identifier {
-    v1::Identifier { kind: kind.into(), value: value.to_owned(), primary: true, ..Default::default() }
+    v1::Identifier { kind: kind.into(), value: value.to_owned(), primary: Some(true), ..Default::default() }
 }
 
 /// An identifier as a lookup gives it.

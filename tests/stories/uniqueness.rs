@@ -1,6 +1,6 @@
 //! At any instant an email belongs to at most one account.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
 use futures::future::join_all;
 use holdfast_tests::api;
@@ -26,7 +26,7 @@ async fn sixty_four_clients_race_for_one_email() {
             }
         });
         let mut winners = Vec::new();
-        let mut losers = BTreeMap::<(Code, String), u32>::new();
+        let mut losers = HashMap::<(Code, String), u32>::new();
         for (id, answer) in join_all(attempts).await {
             match answer {
                 Ok(_) => winners.push(id),
@@ -38,7 +38,7 @@ async fn sixty_four_clients_race_for_one_email() {
             }
         }
         let taken = (Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE".to_owned());
-        assert_eq!((winners.len(), losers), (1, BTreeMap::from([(taken, 63)])), "winners: {winners:?}");
+        assert_eq!((winners.len(), losers), (1, HashMap::from([(taken, 63)])), "winners: {winners:?}");
 
         for node in cluster.founders() {
             let mut accounts = api::accounts(&cluster.client_address(node)).await.unwrap();
