@@ -140,7 +140,7 @@ fn greet(binary: &Path) -> Result<(), Failure> {
          export PATH=\"$PWD/.holdfast/bin:$PATH\"\n  \
          holdfast account lookup email ada@example.com\n  \
          cargo xtask generate 100000 --out accounts.jsonl\n  \
-         holdfast import accounts.jsonl --import-id first --rejects rejected.jsonl\n  \
+         holdfast import accounts.jsonl --rejects rejected.jsonl\n  \
          kill -9 $(cat .holdfast/node1.pid); holdfast cluster status; cargo xtask up\n  \
          cargo xtask down"
     );

@@ -37,6 +37,8 @@ pub(crate) struct Call<'a> {
     pub(crate) effect: Effect,
     /// The longest attempt; `None`: as long as the call (administration, which waits for data to move).
     pub(crate) attempt_timeout: Option<Duration>,
+    /// Whether `endpoints` are client ports (and not admin ports).
+    pub(crate) on_client_port: bool,
     /// The call opens a stream: the limit is for opening it, not for all that it brings.
     pub(crate) opens_stream: bool,
 }
@@ -81,7 +83,8 @@ impl Call<'_> {
             };
 
             let mut error = ClientError::from_status(&status);
-            let news = learn(self.endpoints, &error, text(status.metadata(), LEADER_HINT), &target.address);
+            let hint = text(status.metadata(), LEADER_HINT).or_else(|| self.hint_in(&error));
+            let news = learn(self.endpoints, &error, hint, &target.address);
             let left = deadline.saturating_duration_since(Instant::now());
             let progress = Progress { attempts, free_moves, left };
             unknown |= error.outcome == Outcome::Unknown;
@@ -112,6 +115,12 @@ impl Call<'_> {
                 }
             }
         }
+    }
+
+    /// The leader as an error's facts name it: by its client address, which is of no use on the admin port.
+    fn hint_in<'e>(&self, error: &'e ClientError) -> Option<&'e str> {
+        let address = if self.on_client_port { error.metadata.get("leader") } else { None };
+        address.map(String::as_str).filter(|address| !address.is_empty())
     }
 
     /// What the caller is told: the outcome of all attempts together.

@@ -54,6 +54,11 @@ impl Client {
         Ok(Client { shared: Arc::new(Shared { config, connector, accounts, admin, caller }) })
     }
 
+    /// The admin ports this client was given.
+    pub fn admin_endpoints(&self) -> &[String] {
+        &self.shared.config.admin_endpoints
+    }
+
     /// A call of AccountService.
     pub(crate) fn call<'a>(&'a self, options: &'a CallOptions, effect: Effect) -> Call<'a> {
         let shared = &*self.shared;
@@ -64,6 +69,7 @@ impl Client {
             options,
             effect,
             attempt_timeout: Some(shared.config.attempt_timeout),
+            on_client_port: true,
             opens_stream: false,
         }
     }
@@ -84,7 +90,7 @@ impl Client {
         })?;
         // Membership changes wait for data to move; reads do not.
         let attempt_timeout = (effect == Effect::Read).then_some(shared.config.attempt_timeout);
-        Ok(Call { endpoints, attempt_timeout, ..self.call(options, effect) })
+        Ok(Call { endpoints, attempt_timeout, on_client_port: false, ..self.call(options, effect) })
     }
 
     /// Reads, from any node.

@@ -7,13 +7,14 @@
 
 use holdfast_wire::v1;
 use holdfast_wire::v1::cluster_service_client::ClusterServiceClient;
+use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::call::{Call, Effect};
 use crate::client::{ANSWER_BYTES_MAX, Client};
 use crate::config::CallOptions;
 use crate::endpoints::Endpoints;
-use crate::error::ClientError;
+use crate::error::{ClientError, Outcome};
 use crate::transport::InvalidEndpoint;
 
 fn service(channel: Channel) -> ClusterServiceClient<Channel> {
@@ -83,6 +84,18 @@ impl Client {
             .await
     }
 
+    /// The status of the node with this admin address, and no other.
+    pub async fn get_status_of(
+        &self,
+        admin_address: &str,
+        options: &CallOptions,
+    ) -> Result<v1::GetStatusResponse, ClientError> {
+        let node = self.node(admin_address).map_err(|error| {
+            ClientError::local(Code::InvalidArgument, error.to_string(), Outcome::NotApplied)
+        })?;
+        node.get_status(options).await
+    }
+
     /// The node with this admin address, and no other.
     pub fn node(&self, admin_address: &str) -> Result<NodeClient, InvalidEndpoint> {
         let endpoints = Endpoints::pinned(admin_address, self.shared.connector.clone())?;
@@ -128,6 +141,7 @@ impl NodeClient {
     }
 
     fn call<'a>(&'a self, options: &'a CallOptions, effect: Effect) -> Call<'a> {
-        Call { endpoints: &self.endpoints, attempt_timeout: None, ..self.client.call(options, effect) }
+        let call = self.client.call(options, effect);
+        Call { endpoints: &self.endpoints, attempt_timeout: None, on_client_port: false, ..call }
     }
 }

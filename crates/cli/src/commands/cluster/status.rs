@@ -1,0 +1,248 @@
+//! `holdfast cluster status`
+
+use clap::Args;
+use holdfast_client::v1;
+use serde_json::{Value, json};
+
+use super::membership;
+use super::nodes::{self, Found};
+use crate::args::Global;
+use crate::exit::{Exit, Failure};
+use crate::json::time_text;
+use crate::output::{self, Format};
+
+/// Show the nodes: roles, progress, disks, alarms. Ends with exit code 5 if no leader is known.
+#[derive(Debug, Args)]
+pub(crate) struct Status {}
+
+/// Runs the command.
+pub(super) async fn run(_: &Status, global: &Global) -> Result<(), Failure> {
+    let client = global.client()?;
+    let found = nodes::all(&client, global).await?;
+    if let Some(why) = found.iter().all(|found| found.status.is_err()).then(|| reasons(&found)) {
+        return Err(Failure::new(Exit::Unavailable, format!("no node answers: {why}"))
+            .hint("is the cluster running, and are --admin-endpoints right?"));
+    }
+    match global.output {
+        Format::Json => output::line(&json!({ "nodes": found.iter().map(document).collect::<Vec<_>>() }).to_string())?,
+        Format::Human => output::line(&text(&found))?,
+    }
+    if leader(&found).is_none() {
+        return Err(Failure::new(Exit::Unavailable, "no leader is known")
+            .hint("an election takes a second or two; if it lasts, more than half of the voters are down"));
+    }
+    Ok(())
+}
+
+fn reasons(found: &[Found]) -> String {
+    let mut reasons: Vec<String> = found
+        .iter()
+        .filter_map(|found| found.status.as_ref().err().map(|error| format!("{}: {error}", found.address)))
+        .collect();
+    reasons.dedup();
+    reasons.join("; ")
+}
+
+/// The status of the node that leads the first shard.
+fn leader(found: &[Found]) -> Option<&v1::GetStatusResponse> {
+    found.iter().filter_map(|found| found.status.as_ref().ok()).find(|status| {
+        status.shards.first().is_some_and(|shard| shard.role() == v1::ReplicaRole::Leader)
+    })
+}
+
+fn text(found: &[Found]) -> String {
+    let leader = leader(found);
+    let progress = leader.and_then(|status| status.shards.first()).map(|shard| shard.progress.as_slice());
+    let rows = found.iter().map(|found| row(found, progress.unwrap_or_default())).collect();
+    let head =
+        ["NODE", "ROLE", "SERVES", "TERM", "COMMITTED", "APPLIED", "LAG", "PURGED", "DISK FREE", "VERSION", "CLIENT"];
+    let mut text = output::table(&head, rows);
+    let any = leader.or_else(|| found.iter().find_map(|found| found.status.as_ref().ok()));
+    if let Some(status) = any {
+        text.push_str(&format!("\n\ncluster {}", status.cluster_id));
+        if let Some(membership) = status.shards.first().and_then(|shard| shard.membership.as_ref()) {
+            text.push_str(&format!(", membership {}", membership.membership_id));
+        }
+    }
+    for found in found {
+        match &found.status {
+            Ok(status) => {
+                let node = status.node.clone().unwrap_or_default();
+                for alarm in &node.alarms {
+                    let kind = alarm.kind().as_str_name().trim_start_matches("ALARM_KIND_");
+                    text.push_str(&format!("\nALARM node {}: {kind}: {}", node.node_id, alarm.message));
+                }
+            }
+            Err(error) => text.push_str(&format!("\n{} does not answer: {error}", name(found))),
+        }
+    }
+    text
+}
+
+fn name(found: &Found) -> String {
+    match found.node_id {
+        Some(node_id) => format!("node {node_id} ({})", found.address),
+        None => found.address.clone(),
+    }
+}
+
+fn row(found: &Found, progress: &[v1::MemberProgress]) -> Vec<String> {
+    let id = found.node_id.map_or("?".to_owned(), |node_id| node_id.to_string());
+    let Ok(status) = &found.status else {
+        let lag = lag(found.node_id, progress);
+        let dash = || "-".to_owned();
+        return vec![id, "DOWN".to_owned(), dash(), dash(), dash(), dash(), lag, dash(), dash(), dash(), dash()];
+    };
+    let node = status.node.clone().unwrap_or_default();
+    let shard = status.shards.first().cloned().unwrap_or_default();
+    let disk = node.disk.clone().unwrap_or_default();
+    vec![
+        id,
+        shard.role().as_str_name().trim_start_matches("REPLICA_ROLE_").to_owned(),
+        node.serving().as_str_name().trim_start_matches("SERVING_STATE_").to_owned(),
+        shard.term.to_string(),
+        shard.committed_index.to_string(),
+        shard.applied_index.to_string(),
+        lag(found.node_id, progress),
+        shard.purged_index.to_string(),
+        bytes(disk.free_bytes),
+        node.version,
+        node.addresses.map(|addresses| addresses.client).unwrap_or_default(),
+    ]
+}
+
+fn lag(node_id: Option<u64>, progress: &[v1::MemberProgress]) -> String {
+    let member = progress.iter().find(|member| Some(member.node_id) == node_id);
+    member.map_or("-".to_owned(), |member| member.lag_entries.to_string())
+}
+
+/// `12.3 GiB`
+fn bytes(count: u64) -> String {
+    const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut value = count as f64;
+    let mut unit = 0;
+    while value >= 1024.0 && unit < UNITS.len() - 1 {
+        value /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+}
+
+fn document(found: &Found) -> Value {
+    let status = match &found.status {
+        Ok(status) => status,
+        Err(error) => {
+            return json!({ "node_id": found.node_id, "admin": found.address, "error": error.to_string() });
+        }
+    };
+    let node = status.node.clone().unwrap_or_default();
+    let disk = node.disk.clone().unwrap_or_default();
+    json!({
+        "node_id": found.node_id,
+        "admin": found.address,
+        "cluster_id": status.cluster_id,
+        "version": node.version,
+        "supported_feature_level": node.supported_feature_level,
+        "serving": node.serving().as_str_name().trim_start_matches("SERVING_STATE_"),
+        "start_time": node.start_time.map(time_text),
+        "addresses": membership::addresses(node.addresses.as_ref()),
+        "disk": {
+            "data_path": disk.data_path,
+            "total_bytes": disk.total_bytes,
+            "free_bytes": disk.free_bytes,
+            "state_bytes": disk.state_bytes,
+            "log_bytes": disk.log_bytes,
+        },
+        "alarms": node.alarms.iter().map(alarm).collect::<Vec<_>>(),
+        "shards": status.shards.iter().map(shard).collect::<Vec<_>>(),
+    })
+}
+
+fn alarm(alarm: &v1::Alarm) -> Value {
+    json!({
+        "kind": alarm.kind().as_str_name().trim_start_matches("ALARM_KIND_"),
+        "message": alarm.message,
+        "raise_time": alarm.raise_time.map(time_text),
+    })
+}
+
+fn shard(shard: &v1::ShardStatus) -> Value {
+    let progress: Vec<Value> = shard
+        .progress
+        .iter()
+        .map(|member| {
+            json!({
+                "node_id": member.node_id,
+                "matched_index": member.matched_index,
+                "lag_entries": member.lag_entries,
+                "last_heard_ms": member.last_heard.map(millis),
+            })
+        })
+        .collect();
+    json!({
+        "shard": shard.shard,
+        "epoch": shard.epoch,
+        "placement": shard.placement,
+        "first_slot": shard.first_slot,
+        "last_slot": shard.last_slot,
+        "role": shard.role().as_str_name().trim_start_matches("REPLICA_ROLE_"),
+        "leader_node_id": shard.leader_node_id,
+        "term": shard.term,
+        "last_log_index": shard.last_log_index,
+        "committed_index": shard.committed_index,
+        "applied_index": shard.applied_index,
+        "snapshot_index": shard.snapshot_index,
+        "purged_index": shard.purged_index,
+        "feature_level": shard.feature_level,
+        "log_time": shard.log_time.map(time_text),
+        "staleness_ms": shard.staleness.map(millis),
+        "state_digest": shard.state_digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        "membership": shard.membership.as_ref().map(membership::document),
+        "progress": progress,
+    })
+}
+
+fn millis(duration: prost_types::Duration) -> i64 {
+    duration.seconds * 1_000 + i64::from(duration.nanos) / 1_000_000
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_client::{ClientError, Outcome};
+
+    use super::*;
+
+    #[test]
+    fn bytes_are_shown_with_a_unit() {
+        assert_eq!([0, 1_023, 1_536, 5 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn the_table_shows_the_living_and_the_dead() {
+        let leader = v1::GetStatusResponse {
+            cluster_id: "c".into(),
+            node: Some(v1::NodeStatus { node_id: 1, version: "0.1.0".into(), ..Default::default() }),
+            shards: vec![v1::ShardStatus {
+                role: v1::ReplicaRole::Leader.into(),
+                term: 3,
+                applied_index: 42,
+                progress: vec![v1::MemberProgress { node_id: 2, lag_entries: 17, ..Default::default() }],
+                membership: Some(v1::Membership { membership_id: "3-9".into(), members: vec![] }),
+                ..Default::default()
+            }],
+        };
+        let found = [
+            Found { address: "a:1".into(), node_id: Some(1), status: Ok(leader) },
+            Found {
+                address: "b:1".into(),
+                node_id: Some(2),
+                status: Err(ClientError::local(tonic::Code::Unavailable, "refused", Outcome::NotApplied)),
+            },
+        ];
+        let text = text(&found);
+        let lines: Vec<&str> = text.lines().collect();
+        assert!(lines[1].contains("LEADER") && lines[1].contains("42"), "{text}");
+        assert!(lines[2].contains("DOWN") && lines[2].contains("17"), "{text}");
+        assert!(text.contains("membership 3-9") && text.contains("node 2 (b:1) does not answer: refused"), "{text}");
+    }
+}

@@ -1,0 +1,157 @@
+//! Lines of a file as items of an import. Reading and parsing happen on a thread of their own, a bounded number
+//! of lines ahead.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use futures::Stream;
+use holdfast_client::v1;
+use tokio::sync::mpsc;
+
+use super::report::{Pending, Report};
+use crate::exit::Failure;
+use crate::json::AccountJson;
+
+/// How many lines are read ahead.
+const AHEAD: usize = 1_024;
+
+/// The longest line; longer ones are rejected. No account is that large.
+const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+/// One line, read.
+#[derive(Debug, PartialEq)]
+pub(super) struct Line {
+    /// From 1.
+    pub(super) number: u64,
+    /// Offset of the byte after it.
+    pub(super) end: u64,
+    /// The line itself, for the report of a rejection.
+    pub(super) text: String,
+    /// The item, or what is wrong with the line.
+    pub(super) item: Result<v1::ImportItem, String>,
+}
+
+/// The items of `path`. What is wrong with a line is told to `report`, which also learns of each item before it
+/// is sent. Lines up to `resume_after` (known before the first item is asked for) are passed over.
+pub(super) fn items(
+    path: &Path,
+    report: Arc<Mutex<Report>>,
+    resume_after: Arc<AtomicU64>,
+) -> Result<impl Stream<Item = v1::ImportItem> + Send + 'static, Failure> {
+    let input: Box<dyn Read + Send> = if path.as_os_str() == "-" {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(File::open(path).map_err(|error| Failure::io(path.display(), &error))?)
+    };
+    let (sender, receiver) = mpsc::channel(AHEAD);
+    let name = path.display().to_string();
+    tokio::task::spawn_blocking(move || {
+        let mut input = BufReader::with_capacity(1 << 20, input);
+        let mut position = Position::default();
+        loop {
+            let message = match read(&mut input, &mut position) {
+                Ok(None) => return,
+                Ok(Some(line)) => Ok(line),
+                Err(error) => Err(Failure::io(&name, &error)),
+            };
+            let failed = message.is_err();
+            if sender.blocking_send(message).is_err() || failed {
+                return;
+            }
+        }
+    });
+    Ok(futures::stream::unfold(receiver, move |mut receiver: mpsc::Receiver<Result<Line, Failure>>| {
+        let (report, resume_after) = (report.clone(), resume_after.clone());
+        async move {
+            loop {
+                let line = receiver.recv().await?;
+                let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                match line {
+                    // The import ends here, and says why.
+                    Err(failure) => {
+                        report.failed(failure);
+                        return None;
+                    }
+                    Ok(line) if line.number <= resume_after.load(Ordering::Relaxed) => report.passed_over(line.end),
+                    Ok(Line { number, end, text, item }) => {
+                        let pending = Pending { line: number, end, text, wrong: item.as_ref().err().cloned() };
+                        report.read(pending);
+                        if let Ok(item) = item {
+                            drop(report);
+                            return Some((item, receiver));
+                        }
+                    }
+                }
+            }
+        }
+    }))
+}
+
+#[derive(Default)]
+struct Position {
+    line: u64,
+    byte: u64,
+}
+
+/// The next line that is not blank.
+fn read(input: &mut impl BufRead, position: &mut Position) -> std::io::Result<Option<Line>> {
+    loop {
+        let mut bytes = Vec::new();
+        let count = input.read_until(b'\n', &mut bytes)?;
+        if count == 0 {
+            return Ok(None);
+        }
+        position.line += 1;
+        position.byte += count as u64;
+        if bytes.iter().all(u8::is_ascii_whitespace) {
+            continue;
+        }
+        let item = parse(&bytes, position.line);
+        let mut text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
+        if text.len() > LINE_BYTES_MAX {
+            text.clear();
+        }
+        return Ok(Some(Line { number: position.line, end: position.byte, text, item }));
+    }
+}
+
+fn parse(bytes: &[u8], number: u64) -> Result<v1::ImportItem, String> {
+    if bytes.len() > LINE_BYTES_MAX {
+        return Err(format!("the line has more than {LINE_BYTES_MAX} bytes"));
+    }
+    // A byte order mark at the start of a file is not part of its first line.
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let mut json: AccountJson = serde_json::from_slice(bytes).map_err(|error| {
+        // The line within the line is always 1.
+        error.to_string().replace(" at line 1 column", " at column")
+    })?;
+    let account_id = std::mem::take(&mut json.account_id);
+    Ok(v1::ImportItem { index: number, account_id, account: Some(json.into_account()?) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_keep_their_numbers_and_bytes() {
+        let text = "\u{feff}{\"account_id\":\"a\"}\n\n  \r\n{\"nonsense\":1}\n{\"account_id\":\"b\"}";
+        let mut input = text.as_bytes();
+        let mut position = Position::default();
+        let mut lines = Vec::new();
+        while let Some(line) = read(&mut input, &mut position).unwrap() {
+            lines.push(line);
+        }
+        let shape: Vec<_> = lines
+            .iter()
+            .map(|line| (line.number, line.item.as_ref().map(|item| (item.index, item.account_id.as_str())).ok()))
+            .collect();
+        assert_eq!(shape, [(1, Some((1, "a"))), (4, None), (5, Some((5, "b")))]);
+        assert_eq!(lines[2].end, text.len() as u64);
+        let why = lines[1].item.as_ref().unwrap_err();
+        assert!(why.contains("nonsense") && !why.contains("line 1"), "{why}");
+    }
+}
