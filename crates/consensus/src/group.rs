@@ -1,45 +1,169 @@
 //! One Raft group on one node: the whole of consensus as the rest of the house sees it.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use bytes::Bytes;
 use holdfast_machine::State;
 use holdfast_storage::engine::{Engine, View};
-use holdfast_types::{Clock, NodeId};
+use holdfast_types::NodeId;
+use holdfast_wire::internal::peer_service_server::PeerServiceServer;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, InitializeError as RaftInitializeError, RaftError};
+use openraft::impls::ProgressResponder;
+use openraft::{ServerState, SnapshotPolicy};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::apply::{Applied, StateMachine};
+use crate::barrier::{Barrier, LeaderRounds};
 use crate::error::{BarrierError, InitializeError, MembershipError, ProposeError, StartError, Timeout};
-use crate::status::{Committed, GroupStatus, Leadership, ReadPoint};
-use crate::{ConsensusConfig, FatalSink, PeerAddresses};
-
-/// A command in its stored form. Encoded once by the proposer; log, network and cache share the bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EncodedCommand(pub Bytes);
+use crate::log_store::LogStore;
+use crate::log_writer::LogWriter;
+use crate::maintenance::{self, Maintenance};
+use crate::membership::{self, Change};
+use crate::network::NetworkFactory;
+use crate::peer_service::PeerService;
+use crate::peers::{MESSAGE_BYTES_MAX, Peers};
+use crate::runtime::timeout_at;
+use crate::status::{
+    Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,
+};
+use crate::type_config::{ApplyReply, EncodedCommand, LogId, Raft, TypeConfig};
+use crate::{ConsensusConfig, FatalSink, PeerAddresses, identity, snapshot};
 
 /// A handle to the group. Cheap to clone; the group runs until [`Group::shutdown`].
 #[derive(Clone)]
-pub struct Group {}
+pub struct Group {
+    inner: Arc<Inner>,
+}
 
-#[allow(unused_variables)]
+struct Inner {
+    config: Arc<ConsensusConfig>,
+    raft: Raft,
+    writer: LogWriter,
+    log: LogStore,
+    applied: Arc<Applied>,
+    barrier: Barrier,
+    peer_service: PeerService,
+    leadership: Arc<watch::Sender<Leadership>>,
+    recovered: watch::Receiver<bool>,
+    stopping: watch::Sender<bool>,
+    fatal: FatalSink,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
 impl Group {
     /// Checks the directory's identity, finishes what a crash interrupted, and starts the node's part in the
     /// group. It does not wait for a leader.
     pub async fn start(
         config: ConsensusConfig,
         engine: Arc<dyn Engine>,
-        clock: Arc<dyn Clock>,
         fatal: FatalSink,
     ) -> Result<Group, StartError> {
-        unimplemented!()
+        let config = Arc::new(config);
+        let raft_config = raft_config(&config)?;
+        identity::check(&*engine, config.cluster_id, config.node_id).await?;
+        snapshot::finish_install(&*engine, config.shard)
+            .await
+            .map_err(damaged)?;
+        // What was recovered but never synced counts from here on: others will be told that it is stored.
+        engine.sync().await?;
+
+        let writer = LogWriter::start(engine.clone(), fatal.clone(), config.sync_bytes_max);
+        let log = LogStore::open(
+            engine.clone(),
+            writer.clone(),
+            config.shard,
+            config.log_cache_bytes,
+        )
+        .map_err(damaged)?;
+        let (machine, applied) =
+            StateMachine::open(engine.clone(), config.shard, log.clone(), fatal.clone()).map_err(damaged)?;
+        let peers = Arc::new(Peers::new(config.clone(), applied.clone()));
+        let raft = Raft::new(
+            config.node_id,
+            raft_config,
+            NetworkFactory { peers: peers.clone() },
+            log.clone(),
+            machine,
+        )
+        .await
+        .map_err(|error| StartError::Raft(error.to_string()))?;
+
+        let (recovered_sender, recovered) = watch::channel(false);
+        let (stopping, stopping_receiver) = watch::channel(false);
+        let rounds = LeaderRounds::start(raft.clone());
+        let barrier = Barrier::start(raft.clone(), rounds.clone(), peers, recovered.clone());
+        let leadership = Arc::new(watch::channel(Leadership::default()).0);
+        let peer_service = PeerService::new(config.clone(), raft.clone(), engine, rounds, fatal.clone());
+
+        let recovery = raft.clone();
+        let mut tasks = vec![
+            tokio::spawn(async move {
+                if recovery.wait_for_recovery(None).await.is_ok() {
+                    recovered_sender.send_replace(true);
+                }
+            }),
+            tokio::spawn(maintenance::watch_leadership(
+                raft.clone(),
+                barrier.clone(),
+                leadership.clone(),
+                Duration::from_millis(config.election_timeout_ms_max),
+            )),
+            tokio::spawn(
+                Maintenance {
+                    config: config.clone(),
+                    raft: raft.clone(),
+                    writer: writer.clone(),
+                    fatal: fatal.clone(),
+                    stopping: stopping_receiver,
+                }
+                .run(),
+            ),
+        ];
+        if config.staleness_probe_ms > 0 {
+            let every = Duration::from_millis(config.staleness_probe_ms);
+            tasks.push(tokio::spawn(maintenance::probe_staleness(barrier.clone(), every)));
+        }
+        let inner = Inner {
+            config,
+            raft,
+            writer,
+            log,
+            applied,
+            barrier,
+            peer_service,
+            leadership,
+            recovered,
+            stopping,
+            fatal,
+            tasks: Mutex::new(tasks),
+        };
+        Ok(Group {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// What to serve on the peer port.
+    pub fn peer_service(&self) -> PeerServiceServer<PeerService> {
+        PeerServiceServer::new(self.inner.peer_service.clone())
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX)
     }
 
     /// Founds the cluster with these voters. Every founding member may call it with the same members; a node
     /// that already has a log or a vote answers [`InitializeError::AlreadyInitialized`].
     pub async fn initialize(&self, members: BTreeMap<NodeId, PeerAddresses>) -> Result<(), InitializeError> {
-        unimplemented!()
+        match self.inner.raft.initialize(members).await {
+            Ok(()) => Ok(()),
+            Err(RaftError::APIError(RaftInitializeError::NotAllowed(_))) => {
+                Err(InitializeError::AlreadyInitialized)
+            }
+            Err(RaftError::APIError(error)) => Err(InitializeError::Refused(error.to_string())),
+            Err(RaftError::Fatal(error)) => Err(InitializeError::Stopped(error.to_string())),
+        }
     }
 
     /// Proposes a command evaluated in `term` (see [`ReadPoint::term`]) and waits until it is applied here.
@@ -49,62 +173,188 @@ impl Group {
         term: u64,
         deadline: Instant,
     ) -> Result<Committed, ProposeError> {
-        unimplemented!()
+        let started = Instant::now();
+        let result = self.propose_inner(command, term, deadline).await;
+        let outcome = match &result {
+            Ok(_) => "committed",
+            Err(ProposeError::NotAppended { .. }) => "not_appended",
+            Err(ProposeError::Unknown { .. }) => "unknown",
+        };
+        metrics::counter!("holdfast_proposals_total", "outcome" => outcome).increment(1);
+        if result.is_ok() {
+            metrics::histogram!("holdfast_commit_seconds").record(started.elapsed().as_secs_f64());
+        }
+        result
+    }
+
+    async fn propose_inner(
+        &self,
+        command: EncodedCommand,
+        term: u64,
+        deadline: Instant,
+    ) -> Result<Committed, ProposeError> {
+        let unknown = |why: &dyn std::fmt::Display| ProposeError::Unknown { why: why.to_string() };
+        let answer = async {
+            let (responder, receiver) = ProgressResponder::complete_only();
+            self.inner
+                .raft
+                .write(command)
+                .with_leader(term)
+                .responder(responder)
+                .await
+                .map_err(|error| unknown(&error))?;
+            receiver
+                .await
+                .map_err(|_| unknown(&"raft stopped before it answered"))
+        };
+        let answer = timeout_at(deadline, answer)
+            .await
+            .map_err(|_| unknown(&"the deadline passed before it was committed"))??;
+        match answer {
+            Ok(response) => match response.data {
+                ApplyReply::Command(reply) => Ok(Committed {
+                    index: response.log_id.index,
+                    reply,
+                }),
+                ApplyReply::Nothing => Err(unknown(&"it was committed as something else")),
+            },
+            // The only answer that says the entry was never appended.
+            Err(ClientWriteError::ForwardToLeader(forward)) => {
+                let leader = forward
+                    .leader_id
+                    .filter(|leader| *leader != self.inner.config.node_id);
+                Err(ProposeError::NotAppended { leader })
+            }
+            Err(error) => Err(unknown(&error)),
+        }
     }
 
     /// Waits until a view taken afterwards includes everything acknowledged anywhere before the call. Works on
     /// every member; readers that wait at the same time share one round.
     pub async fn read_barrier(&self, deadline: Instant) -> Result<ReadPoint, BarrierError> {
-        unimplemented!()
+        self.inner.barrier.pass(deadline).await
     }
 
     /// Waits until the entry at `index` is applied here.
     pub async fn wait_applied(&self, index: u64, deadline: Instant) -> Result<(), Timeout> {
-        unimplemented!()
+        timeout_at(deadline, self.inner.applied.wait(index))
+            .await
+            .map_err(|_| Timeout)
     }
 
     /// Waits until everything acknowledged before this node started is applied here again.
     pub async fn wait_recovered(&self, deadline: Instant) -> Result<(), Timeout> {
-        unimplemented!()
+        let mut recovered = self.inner.recovered.clone();
+        match timeout_at(deadline, recovered.wait_for(|recovered| *recovered)).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(Timeout),
+        }
     }
 
     /// How old the newest moment is of which a view taken now certainly includes everything acknowledged.
     /// `None`: no such moment is known since the start.
     pub fn staleness(&self) -> Option<Duration> {
-        unimplemented!()
+        self.inner.barrier.staleness()
     }
 
     /// The shard's own state as of the last applied entry: log clock, epoch, feature level, floors.
     pub fn state(&self) -> State {
-        unimplemented!()
+        self.inner.applied.state()
     }
 
     /// The last applied log index; 0 before the first.
     pub fn applied_index(&self) -> u64 {
-        unimplemented!()
+        self.inner.applied.next_index().saturating_sub(1)
     }
 
     /// The applied state, frozen.
-    pub fn view(&self) -> Box<dyn View> {
-        unimplemented!()
+    pub fn view(&self) -> Arc<dyn View> {
+        self.inner.applied.view()
     }
 
     /// Who leads, and whether this node may evaluate and propose.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
-        unimplemented!()
-    }
-
-    /// The group's condition, as known here.
-    pub fn status(&self) -> GroupStatus {
-        unimplemented!()
+        self.inner.leadership.subscribe()
     }
 
     /// Where the members can be reached.
     pub fn members(&self) -> BTreeMap<NodeId, PeerAddresses> {
-        unimplemented!()
+        let receiver = self.inner.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        metrics
+            .membership_config
+            .nodes()
+            .map(|(id, node)| (*id, node.clone()))
+            .collect()
     }
 
-    /// Adds a member without a vote and waits until the change is committed. The membership id afterwards is returned.
+    /// The group's condition, as known here.
+    pub fn status(&self) -> GroupStatus {
+        let metrics = self.inner.raft.metrics().borrow_watched().clone();
+        let membership = &metrics.membership_config;
+        let voters: Vec<NodeId> = membership.voter_ids().collect();
+        let heard = |id: NodeId| {
+            let heartbeat = metrics.heartbeat.as_ref()?.get(&id)?.as_ref()?;
+            Some(millis(heartbeat.0.elapsed()))
+        };
+        let members = membership
+            .nodes()
+            .map(|(id, addresses)| MemberStatus {
+                id: *id,
+                role: if voters.contains(id) {
+                    MemberRole::Voter
+                } else {
+                    MemberRole::Learner
+                },
+                addresses: addresses.clone(),
+                matched: metrics
+                    .replication
+                    .as_ref()
+                    .and_then(|replication| replication.get(id).copied().flatten())
+                    .map(|id| id.index),
+                last_heard_ms: heard(*id),
+            })
+            .collect();
+        let role = match metrics.state {
+            ServerState::Learner => Role::Learner,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Leader => Role::Leader,
+            ServerState::Shutdown => Role::Stopped,
+        };
+        GroupStatus {
+            node_id: metrics.id,
+            role: if metrics.running_state.is_err() {
+                Role::Stopped
+            } else {
+                role
+            },
+            term: metrics.current_term,
+            vote: metrics.vote.to_string(),
+            leader: metrics.current_leader,
+            last_log: self.inner.log.last_log_id().as_ref().map(position),
+            committed: metrics
+                .cluster_committed
+                .as_ref()
+                .or(metrics.local_committed.as_ref())
+                .map(position),
+            applied: metrics.last_applied.as_ref().map(position),
+            snapshot: metrics.snapshot.as_ref().map(position),
+            purged: metrics.purged.as_ref().map(position),
+            quorum_age_ms: metrics
+                .last_quorum_acked
+                .as_ref()
+                .map(|at| millis(at.0.elapsed())),
+            members,
+            membership_id: membership::show_id(membership.log_id().as_ref()),
+            membership_changing: membership.get_joint_config().len() > 1,
+            sync_age_ms: self.inner.writer.sync_age().map(millis),
+            recovered: *self.inner.recovered.borrow(),
+            fatal: self.inner.fatal.reason(),
+        }
+    }
+
+    /// Adds a member without a vote and returns the membership id afterwards. On the leader only.
     pub async fn add_learner(
         &self,
         id: NodeId,
@@ -112,46 +362,138 @@ impl Group {
         expected_membership_id: Option<String>,
         deadline: Instant,
     ) -> Result<String, MembershipError> {
-        unimplemented!()
+        self.change(expected_membership_id, deadline)?
+            .add_learner(id, addresses)
+            .await
     }
 
-    /// Gives a learner a vote, once it has caught up.
+    /// Gives a learner a vote, once it has caught up. On the leader only.
     pub async fn promote(
         &self,
         id: NodeId,
         expected_membership_id: Option<String>,
         deadline: Instant,
     ) -> Result<String, MembershipError> {
-        unimplemented!()
+        self.change(expected_membership_id, deadline)?.promote(id).await
     }
 
-    /// Removes a member for good. Its id is never used again.
+    /// Removes a member for good. Its id is never used again. On the leader only.
     pub async fn remove(
         &self,
         id: NodeId,
         expected_membership_id: Option<String>,
         deadline: Instant,
     ) -> Result<String, MembershipError> {
-        unimplemented!()
+        self.change(expected_membership_id, deadline)?.remove(id).await
     }
 
-    /// Hands leadership to `to`, or to the voter with the most of the log. Returns the new leader. On a node
-    /// that does not lead it is refused.
+    fn change(&self, expected: Option<String>, deadline: Instant) -> Result<Change, MembershipError> {
+        Change::begin(&self.inner.raft, expected, deadline)
+    }
+
+    /// Hands leadership to `to`, or to the voter with the most of the log. Returns who leads then. On the leader
+    /// only.
     pub async fn transfer_leadership(
         &self,
         to: Option<NodeId>,
         deadline: Instant,
     ) -> Result<NodeId, MembershipError> {
-        unimplemented!()
+        let attempt_ttl = Duration::from_millis(self.inner.config.election_timeout_ms_max) * 2;
+        membership::transfer_leadership(&self.inner.raft, to, deadline, attempt_ttl).await
     }
 
-    /// Flushes state, so that the log before it may be purged.
+    /// Flushes state, so that the log before it may be purged. Does not wait for it.
     pub async fn trigger_snapshot(&self) -> Result<(), MembershipError> {
-        unimplemented!()
+        let triggered = self.inner.raft.trigger().snapshot().await;
+        triggered.map_err(|error| MembershipError::Unknown {
+            why: error.to_string(),
+        })
     }
 
     /// Stops this node's part in the group. Acknowledged entries are synced already; nothing else is promised.
     pub async fn shutdown(&self) {
-        unimplemented!()
+        self.inner.stopping.send_replace(true);
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+        let tasks = std::mem::take(
+            &mut *self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(std::sync::PoisonError::into_inner),
+        );
+        for task in tasks {
+            task.abort();
+        }
     }
 }
+
+impl std::fmt::Debug for Group {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Group")
+            .field("node_id", &self.inner.config.node_id)
+            .finish_non_exhaustive()
+    }
+}
+
+fn damaged(error: std::io::Error) -> StartError {
+    StartError::Damaged(error.to_string())
+}
+
+fn position(id: &LogId) -> LogPosition {
+    LogPosition {
+        term: id.leader_id.term,
+        index: id.index,
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// openraft's settings; the ones that safety hangs on are not configurable.
+fn raft_config(config: &ConsensusConfig) -> Result<Arc<openraft::Config>, StartError> {
+    let lease = config.election_timeout_ms_max;
+    let settings = openraft::Config {
+        cluster_name: config.cluster_id.to_string(),
+        heartbeat_interval: config.heartbeat_interval_ms,
+        election_timeout_min: config.election_timeout_ms_min,
+        election_timeout_max: config.election_timeout_ms_max,
+        // For the whole transfer, not for a part of it.
+        install_snapshot_timeout: config.snapshot_timeout_ms,
+        max_payload_entries: config.append_entries_max,
+        // Ours; see `maintenance`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: config.log_entries_kept_max,
+        api_channel_size: Some(4_096),
+        enable_pre_vote: Some(true),
+        // A leader without a quorum falls silent for a while, so that it does not keep those that still hear it
+        // from electing another.
+        quorum_loss_probe_interval: Some(lease * 3),
+        // A restarted leader must be elected again: it may not have applied again what it acknowledged.
+        enable_leader_restore: Some(false),
+        // A log that lost its end is damage, not a follower to be repaired.
+        allow_log_reversion: Some(false),
+        backoff: "50ms 100ms 200ms ...1s".into(),
+        ..openraft::Config::default()
+    };
+    settings
+        .validate()
+        .map(Arc::new)
+        .map_err(|error| StartError::Config(error.to_string()))
+}
+
+impl From<EncodedCommand> for bytes::Bytes {
+    fn from(command: EncodedCommand) -> Self {
+        command.0
+    }
+}
+
+/// The instantiation is used through [`Group`] only.
+const _: fn() = || {
+    fn shareable<T: Send + Sync>() {}
+    shareable::<Group>();
+    shareable::<TypeConfig>();
+};

@@ -1,0 +1,361 @@
+//! Applying committed entries: the machine's rules over the engine, one atomic batch after the other.
+//!
+//! A batch holds the rows of many commands, the machine's own state, the last applied log id and, when it
+//! changed, the membership, so a crash never leaves one without the others. It enters the engine only after
+//! the *log* writes of its entries did ([`LogStore::wait_written`]): both are in one write-ahead log, so
+//! whatever prefix of it survives a crash, what was applied is never ahead of the log. Replies go out only
+//! after the batch entered.
+//!
+//! Whatever cannot be applied stops the node: another replica may have managed, so carrying on would diverge.
+
+use std::io;
+use std::sync::{Arc, RwLock};
+use std::time::Instant;
+
+use futures::{Stream, StreamExt};
+use holdfast_machine::{State, layout};
+use holdfast_storage::command;
+use holdfast_storage::engine::{Batch, Engine, View};
+use holdfast_storage::overlay::Staged;
+use holdfast_types::{Family, ShardId};
+use openraft::OptionalSend;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
+use tokio::sync::watch;
+
+use crate::FatalSink;
+use crate::codec::{self, Installing};
+use crate::keys;
+use crate::log_store::LogStore;
+use crate::snapshot::{self, SnapshotBuilder, SnapshotData};
+use crate::type_config::{ApplyReply, LogEntry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
+
+/// The most entries and bytes in one batch.
+const BATCH_ENTRIES_MAX: usize = 256;
+const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// What is applied, for everyone who reads it.
+pub(crate) struct Applied {
+    engine: Arc<dyn Engine>,
+    /// The last applied index, plus one; 0 before the first.
+    next_index: watch::Sender<u64>,
+    state: RwLock<State>,
+    /// The state before the snapshot that is being installed; readers get this picture meanwhile.
+    frozen: RwLock<Option<Arc<dyn View>>>,
+}
+
+impl Applied {
+    /// The applied state, frozen.
+    pub(crate) fn view(&self) -> Arc<dyn View> {
+        // Held while the view is taken, so that an install cannot begin in between.
+        let frozen = self
+            .frozen
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*frozen {
+            Some(view) => view.clone(),
+            None => Arc::from(self.engine.view()),
+        }
+    }
+
+    /// The machine's own state.
+    pub(crate) fn state(&self) -> State {
+        self.state
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone()
+    }
+
+    /// The index after the last applied one.
+    pub(crate) fn next_index(&self) -> u64 {
+        *self.next_index.borrow()
+    }
+
+    /// Waits until the entry at `index` is applied.
+    pub(crate) async fn wait(&self, index: u64) {
+        let mut next = self.next_index.subscribe();
+        while *next.borrow_and_update() <= index {
+            if next.changed().await.is_err() {
+                // The sender is in `self`, so it is still there.
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    fn freeze(&self) {
+        let mut frozen = self
+            .frozen
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *frozen = Some(Arc::from(self.engine.view()));
+    }
+
+    fn publish(&self, state: &State, last: Option<LogId>) {
+        *self
+            .state
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = state.clone();
+        self.next_index.send_replace(last.map_or(0, |id| id.index + 1));
+        metrics::gauge!("holdfast_raft_applied_index").set(last.map_or(0, |id| id.index) as f64);
+    }
+
+    fn thaw(&self) {
+        *self
+            .frozen
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+    }
+}
+
+/// What is stored about the applied state.
+struct Stored {
+    state: State,
+    last: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl Stored {
+    fn load(view: &dyn View, shard: ShardId) -> io::Result<Self> {
+        let read = |key: &[u8]| view.get(Family::Meta, key).map_err(io::Error::other);
+        let state = match read(&layout::state_key(shard))? {
+            Some(bytes) => State::decode(&bytes).map_err(io::Error::other)?,
+            None => State::new(shard),
+        };
+        let last = read(&keys::applied(shard))?
+            .map(|bytes| codec::decode::<LogId>(&bytes))
+            .transpose()
+            .map_err(io::Error::other)?;
+        let membership = read(&keys::membership(shard))?
+            .map(|bytes| codec::decode::<StoredMembership>(&bytes))
+            .transpose()
+            .map_err(io::Error::other)?
+            .unwrap_or_default();
+        Ok(Stored {
+            state,
+            last,
+            membership,
+        })
+    }
+}
+
+/// The state machine as openraft drives it: from one task.
+pub(crate) struct StateMachine {
+    engine: Arc<dyn Engine>,
+    shard: ShardId,
+    log: LogStore,
+    fatal: FatalSink,
+    shared: Arc<Applied>,
+    stored: Stored,
+}
+
+impl StateMachine {
+    /// Reads what is applied. A half-installed snapshot must have been finished before.
+    pub(crate) fn open(
+        engine: Arc<dyn Engine>,
+        shard: ShardId,
+        log: LogStore,
+        fatal: FatalSink,
+    ) -> io::Result<(Self, Arc<Applied>)> {
+        let stored = Stored::load(&*engine.view(), shard)?;
+        let shared = Arc::new(Applied {
+            engine: engine.clone(),
+            next_index: watch::channel(0).0,
+            state: RwLock::new(stored.state.clone()),
+            frozen: RwLock::new(None),
+        });
+        shared.publish(&stored.state, stored.last);
+        Ok((
+            StateMachine {
+                engine,
+                shard,
+                log,
+                fatal,
+                shared: shared.clone(),
+                stored,
+            },
+            shared,
+        ))
+    }
+
+    fn meta(&self) -> SnapshotMeta {
+        SnapshotMeta {
+            last_log_id: self.stored.last,
+            last_membership: self.stored.membership.clone(),
+        }
+    }
+
+    /// Runs a batch of entries and answers whoever proposed them.
+    async fn apply_batch(
+        &mut self,
+        entries: Vec<(LogEntry, Option<ApplyResponder<TypeConfig>>)>,
+    ) -> io::Result<()> {
+        let Some(last) = entries.last().map(|(entry, _)| entry.log_id) else {
+            return Ok(());
+        };
+        let started = Instant::now();
+        let mut batch = Batch::default();
+        let mut replies = Vec::with_capacity(entries.len());
+        {
+            let view = self.engine.view();
+            let mut staged = Staged::new(&*view);
+            for (entry, responder) in entries {
+                let reply = self.apply_entry(&mut staged, &mut batch, entry)?;
+                if let Some(responder) = responder {
+                    replies.push((responder, reply));
+                }
+            }
+            staged.drain(&mut batch);
+        }
+        batch.put(
+            Family::Meta,
+            layout::state_key(self.shard),
+            self.stored.state.encode(),
+        );
+        batch.put(Family::Meta, keys::applied(self.shard), codec::encode(&last));
+        self.log.wait_written(last.index).await?;
+        if let Some(reason) = self.fatal.reason() {
+            return Err(io::Error::other(reason));
+        }
+        self.engine.write(batch).map_err(io::Error::other)?;
+        self.stored.last = Some(last);
+        self.shared.publish(&self.stored.state, Some(last));
+        for (responder, reply) in replies {
+            responder.send(reply);
+        }
+        metrics::histogram!("holdfast_apply_seconds").record(started.elapsed().as_secs_f64());
+        Ok(())
+    }
+
+    fn apply_entry(
+        &mut self,
+        staged: &mut Staged<'_>,
+        batch: &mut Batch,
+        entry: LogEntry,
+    ) -> io::Result<ApplyReply> {
+        let index = entry.log_id.index;
+        match entry.payload {
+            Payload::Blank => Ok(ApplyReply::Nothing),
+            Payload::Normal(encoded) => {
+                let command = command::decode(&encoded.0).map_err(|error| {
+                    io::Error::other(format!("log entry {index} cannot be applied: {error}"))
+                })?;
+                let reply = holdfast_machine::apply(&mut self.stored.state, staged, index, &command)
+                    .map_err(|error| {
+                        io::Error::other(format!("log entry {index} cannot be applied: {error}"))
+                    })?;
+                Ok(ApplyReply::Command(reply))
+            }
+            Payload::Membership(membership) => {
+                self.stored.membership = StoredMembership::new(Some(entry.log_id), membership);
+                let value = codec::encode(&self.stored.membership);
+                batch.put(Family::Meta, keys::membership(self.shard), value);
+                Ok(ApplyReply::Nothing)
+            }
+        }
+    }
+
+    async fn install(&mut self, meta: &SnapshotMeta) -> io::Result<()> {
+        // Truncations that openraft ordered before this install must not be lost if the install survives.
+        self.log.wait_all_written().await?;
+        let mark = Installing {
+            last_log_id: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+        };
+        snapshot::mark_installing(&*self.engine, self.shard, &mark)
+            .await
+            .map_err(io::Error::other)?;
+        snapshot::finish_install(&*self.engine, self.shard).await?;
+        self.stored = Stored::load(&*self.engine.view(), self.shard)?;
+        if self.stored.last != meta.last_log_id {
+            return Err(io::Error::other(
+                "an installed snapshot is not the one that was sent",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = SnapshotData;
+    type SnapshotBuilder = SnapshotBuilder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        Ok((self.stored.last, self.stored.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        let result = async {
+            let mut waiting = Vec::new();
+            let mut bytes = 0;
+            while let Some(item) = entries.next().await {
+                let (entry, responder) = item?;
+                bytes += entry.encoded.as_ref().map_or(0, bytes::Bytes::len);
+                waiting.push((entry, responder));
+                if waiting.len() >= BATCH_ENTRIES_MAX || bytes >= BATCH_BYTES_MAX {
+                    bytes = 0;
+                    self.apply_batch(std::mem::take(&mut waiting)).await?;
+                }
+            }
+            self.apply_batch(waiting).await
+        }
+        .await;
+        result.inspect_err(|error: &io::Error| {
+            self.fatal
+                .report(format!("applying the raft log failed: {error}"))
+        })
+    }
+
+    async fn get_snapshot_builder(&mut self) -> SnapshotBuilder {
+        SnapshotBuilder {
+            engine: self.engine.clone(),
+            view: Some(self.engine.view()),
+            meta: self.meta(),
+        }
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: SnapshotData,
+    ) -> Result<(), io::Error> {
+        let SnapshotData::Incoming(_staging) = snapshot else {
+            return Err(io::Error::other(
+                "a snapshot of this node's own was to be installed on it",
+            ));
+        };
+        self.shared.freeze();
+        let result = self.install(meta).await;
+        match result {
+            Ok(()) => {
+                // In this order: whoever sees the new index must not get the old picture.
+                self.shared.thaw();
+                self.shared.publish(&self.stored.state, self.stored.last);
+                metrics::counter!("holdfast_raft_snapshots_installed_total").increment(1);
+                Ok(())
+            }
+            Err(error) => {
+                self.fatal
+                    .report(format!("installing a snapshot failed: {error}"));
+                Err(error)
+            }
+        }
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<
+        Option<Snapshot<crate::type_config::LeaderTerm, u64, crate::PeerAddresses, SnapshotData>>,
+        io::Error,
+    > {
+        // The state as it is now, pinned: taking a snapshot costs nothing, so there is never an older one.
+        if self.stored.last.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Snapshot {
+            meta: self.meta(),
+            snapshot: SnapshotData::Outgoing(self.engine.view()),
+        }))
+    }
+}

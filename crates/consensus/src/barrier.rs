@@ -1,0 +1,273 @@
+//! Read barriers: how a read learns that it sees everything acknowledged before it began.
+//!
+//! The leader confirms with a quorum that it still leads (Raft's ReadIndex), *after* the read arrived; the
+//! index it then names must be applied before the read looks. All reads that wait when a round begins share
+//! it, and those that come later wait for the next: a round costs the same for one reader as for a thousand.
+//!
+//! There are two queues. [`LeaderRounds`] runs the leader's quorum rounds, for its own readers and for
+//! followers that ask. [`Barrier`] serves this node's readers, whoever leads: it asks the leader, here or by
+//! message, and waits for this node's own apply. It also knows how stale this node's state can be at most: at
+//! the moment a round began, everything acknowledged had an index no higher than the round's answer. Measured
+//! that way, on one clock, the bound holds whatever the network delayed.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use holdfast_types::NodeId;
+use holdfast_wire::internal as wire;
+use openraft::ReadPolicy;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{LinearizableReadError, RaftError};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+
+use crate::apply::Applied;
+use crate::convert;
+use crate::error::BarrierError;
+use crate::peers::{Peers, Purpose};
+use crate::runtime::{timeout, timeout_at};
+use crate::status::ReadPoint;
+use crate::type_config::{LogId, Raft};
+
+/// The pause before a round is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// Rounds remembered whose answer is not applied yet.
+const POINTS_MAX: usize = 64;
+
+/// Why a leader's round failed.
+#[derive(Debug, Clone)]
+pub(crate) enum LeaderError {
+    /// This node does not lead; perhaps that one does.
+    NotLeader(Option<NodeId>),
+    /// It leads but no quorum confirmed it, or it is stopping.
+    Failed(String),
+}
+
+type LeaderReply = oneshot::Sender<Result<LogId, LeaderError>>;
+
+/// The leader's quorum rounds.
+#[derive(Clone)]
+pub(crate) struct LeaderRounds {
+    queue: mpsc::UnboundedSender<LeaderReply>,
+}
+
+impl LeaderRounds {
+    pub(crate) fn start(raft: Raft) -> Self {
+        let (queue, mut waiting) = mpsc::unbounded_channel::<LeaderReply>();
+        tokio::spawn(async move {
+            while let Some(first) = waiting.recv().await {
+                let mut readers = vec![first];
+                while let Ok(next) = waiting.try_recv() {
+                    readers.push(next);
+                }
+                // Nobody may have waited long enough to see it begin.
+                readers.retain(|reader| !reader.is_closed());
+                if readers.is_empty() {
+                    continue;
+                }
+                let result = match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+                    Ok(linearizer) => Ok(*linearizer.read_log_id().log_id()),
+                    Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                        Err(LeaderError::NotLeader(forward.leader_id))
+                    }
+                    Err(error) => Err(LeaderError::Failed(error.to_string())),
+                };
+                for reader in readers {
+                    // A reader that gave up meanwhile needs no answer.
+                    drop(reader.send(result.clone()));
+                }
+            }
+        });
+        LeaderRounds { queue }
+    }
+
+    /// Waits for a round that begins after this call.
+    pub(crate) async fn join(&self) -> Result<LogId, LeaderError> {
+        let stopped = || LeaderError::Failed("this node is stopping".into());
+        let (sender, receiver) = oneshot::channel();
+        self.queue.send(sender).map_err(|_| stopped())?;
+        receiver.await.map_err(|_| stopped())?
+    }
+}
+
+/// What a round found: reads need this index; the term, if this node leads.
+type Round = (u64, Option<u64>);
+
+struct Reader {
+    deadline: Instant,
+    reply: oneshot::Sender<Result<Round, BarrierError>>,
+}
+
+/// This node's readers.
+#[derive(Clone)]
+pub(crate) struct Barrier {
+    queue: mpsc::UnboundedSender<Reader>,
+    applied: Arc<Applied>,
+    points: Arc<Mutex<VecDeque<(Instant, u64)>>>,
+}
+
+impl Barrier {
+    pub(crate) fn start(
+        raft: Raft,
+        rounds: LeaderRounds,
+        peers: Arc<Peers>,
+        recovered: watch::Receiver<bool>,
+    ) -> Self {
+        let (queue, waiting) = mpsc::unbounded_channel();
+        let points: Arc<Mutex<VecDeque<(Instant, u64)>>> = Arc::default();
+        let applied = peers.applied.clone();
+        let task = Rounds {
+            raft,
+            rounds,
+            peers,
+            recovered,
+            waiting,
+            points: points.clone(),
+        };
+        tokio::spawn(task.run());
+        Barrier {
+            queue,
+            applied,
+            points,
+        }
+    }
+
+    /// Passes a barrier; see [`Group::read_barrier`](crate::Group::read_barrier).
+    pub(crate) async fn pass(&self, deadline: Instant) -> Result<ReadPoint, BarrierError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue
+            .send(Reader { deadline, reply })
+            .map_err(|_| BarrierError::Stopped)?;
+        let passed = async {
+            let (index, term) = answer.await.map_err(|_| BarrierError::Stopped)??;
+            self.applied.wait(index).await;
+            Ok(ReadPoint { index, term })
+        };
+        timeout_at(deadline, passed)
+            .await
+            .unwrap_or(Err(BarrierError::Timeout))
+    }
+
+    /// How old the newest confirmed moment is that is applied here.
+    pub(crate) fn staleness(&self) -> Option<Duration> {
+        let next_index = self.applied.next_index();
+        let mut points = lock(&self.points);
+        let newest = points.iter().rposition(|(_, index)| *index < next_index)?;
+        points.drain(..newest);
+        points.front().map(|(began, _)| began.elapsed())
+    }
+}
+
+struct Rounds {
+    raft: Raft,
+    rounds: LeaderRounds,
+    peers: Arc<Peers>,
+    recovered: watch::Receiver<bool>,
+    waiting: mpsc::UnboundedReceiver<Reader>,
+    points: Arc<Mutex<VecDeque<(Instant, u64)>>>,
+}
+
+impl Rounds {
+    async fn run(mut self) {
+        while let Some(first) = self.waiting.recv().await {
+            let mut readers = vec![first];
+            while let Ok(next) = self.waiting.try_recv() {
+                readers.push(next);
+            }
+            readers.retain(|reader| !reader.reply.is_closed());
+            let Some(deadline) = readers.iter().map(|reader| reader.deadline).max() else {
+                continue;
+            };
+            metrics::histogram!("holdfast_barrier_batch_readers").record(readers.len() as f64);
+            let result = self.round(deadline).await;
+            for reader in readers {
+                // A reader that gave up meanwhile needs no answer.
+                drop(reader.reply.send(result.clone()));
+            }
+        }
+    }
+
+    /// One round, tried again until it succeeds or the last of its readers has given up. Every attempt begins
+    /// after all of them arrived, so the first success serves all.
+    async fn round(&mut self, deadline: Instant) -> Result<Round, BarrierError> {
+        let mut why = String::from("this node has not yet applied again what it had acknowledged");
+        if timeout_at(deadline, self.recovered.wait_for(|recovered| *recovered))
+            .await
+            .is_err()
+        {
+            return Err(BarrierError::NoLeader { why });
+        }
+        loop {
+            let began = Instant::now();
+            if began >= deadline {
+                return Err(BarrierError::NoLeader { why });
+            }
+            match self.attempt(deadline).await {
+                Ok((index, term)) => {
+                    metrics::histogram!("holdfast_barrier_seconds").record(began.elapsed().as_secs_f64());
+                    let mut points = lock(&self.points);
+                    if points.len() == POINTS_MAX {
+                        points.pop_front();
+                    }
+                    points.push_back((began, index));
+                    return Ok((index, term));
+                }
+                Err(error) => why = error,
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    async fn attempt(&self, deadline: Instant) -> Result<Round, String> {
+        let (leader, address) = {
+            let receiver = self.raft.metrics();
+            let metrics = receiver.borrow_watched();
+            let leader = metrics.current_leader;
+            let node = leader.and_then(|id| metrics.membership_config.get_node(&id).cloned());
+            (leader, node)
+        };
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        // A leader that cannot reach a quorum answers late or never; another may have been elected meanwhile.
+        let ttl = remaining.min(Duration::from_millis(self.peers.config.election_timeout_ms_max));
+        match (leader, address) {
+            (Some(id), _) if id == self.peers.config.node_id => {
+                match timeout(ttl, self.rounds.join()).await {
+                    Ok(Ok(id)) => Ok((id.index, Some(id.leader_id.term))),
+                    Ok(Err(LeaderError::NotLeader(_))) => Err("this node has just been deposed".into()),
+                    Ok(Err(LeaderError::Failed(why))) => Err(why),
+                    Err(_) => Err("no quorum confirmed this leader".into()),
+                }
+            }
+            (Some(id), Some(addresses)) => self.ask(id, &addresses.peer, ttl).await,
+            (Some(id), None) => Err(format!(
+                "the address of the leader, node {id}, is not known here yet"
+            )),
+            (None, _) => Err("there is no leader".into()),
+        }
+    }
+
+    async fn ask(&self, leader: NodeId, address: &str, ttl: Duration) -> Result<Round, String> {
+        use wire::read_index_reply::Result as Kind;
+        let request = wire::ReadIndexRequest {
+            header: Some(self.peers.header(leader, ttl)),
+        };
+        let mut client = self
+            .peers
+            .client(address, Purpose::Common)
+            .map_err(|status| status.to_string())?;
+        match timeout(ttl, client.read_index(request)).await {
+            Ok(Ok(reply)) => match reply.into_inner().result {
+                Some(Kind::ReadLogId(id)) => Ok((convert::log_id_from_wire(id).index, None)),
+                Some(Kind::NotLeader(_)) => Err(format!("node {leader} does not lead any more")),
+                None => Err(format!("node {leader} gave no answer this release knows")),
+            },
+            Ok(Err(status)) => Err(format!("the leader, node {leader}, did not answer: {status}")),
+            Err(_) => Err(format!("the leader, node {leader}, did not answer in time")),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,476 @@
+//! One group's log and vote, as openraft wants them.
+//!
+//! Writes go through the node's [log writer](crate::log_writer); what openraft reads is in memory first: the
+//! tail of the log, in stored form and decoded, so that replication and apply do not touch the engine while
+//! they keep up. An entry stays there at least until it is written, so it can be read the moment `append`
+//! returned, whatever the writer is doing. Older entries are read from a view taken under the same lock, which
+//! therefore shows exactly the rows that the tail no longer has.
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use futures::Stream;
+use holdfast_storage::engine::{Direction, Engine, Op};
+use holdfast_types::{Family, ShardId};
+use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
+use openraft::{OptionalSend, storage::LeaderBoundedStreamError};
+use tokio::sync::oneshot;
+
+use crate::codec;
+use crate::entry;
+use crate::keys;
+use crate::log_writer::{Done, LogWriter};
+use crate::type_config::{LogEntry, LogId, TypeConfig, Vote};
+
+/// The most bytes one replication request reads.
+const REQUEST_BYTES_MAX: usize = 1 << 20;
+/// The most entries and bytes that apply reads ahead.
+const APPLY_ENTRIES_MAX: u64 = 256;
+
+/// The log of one shard. Clones share it.
+#[derive(Clone)]
+pub(crate) struct LogStore {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    engine: Arc<dyn Engine>,
+    writer: LogWriter,
+    shard: ShardId,
+    tail_bytes_max: usize,
+    log: Mutex<Log>,
+}
+
+/// The log as it will be once everything queued is written.
+#[derive(Default)]
+struct Log {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    last: Option<LogId>,
+    /// The newest entries, without a gap, up to `last`.
+    tail: VecDeque<Cached>,
+    tail_bytes: usize,
+}
+
+struct Cached {
+    entry: LogEntry,
+    bytes: usize,
+    /// The writer's ticket: the entry may go once that is written.
+    ticket: u64,
+}
+
+impl LogStore {
+    /// Reads where the log stands.
+    pub(crate) fn open(
+        engine: Arc<dyn Engine>,
+        writer: LogWriter,
+        shard: ShardId,
+        tail_bytes_max: usize,
+    ) -> io::Result<Self> {
+        let log = {
+            let view = engine.view();
+            let read = |key: bytes::Bytes| view.get(Family::RaftMeta, &key).map_err(io::Error::other);
+            let vote = read(keys::vote(shard))?
+                .map(|bytes| codec::decode::<Vote>(&bytes))
+                .transpose()
+                .map_err(io::Error::other)?;
+            let purged = read(keys::purged(shard))?
+                .map(|bytes| codec::decode::<LogId>(&bytes))
+                .transpose()
+                .map_err(io::Error::other)?;
+            let (from, to) = (keys::log(shard, 0), keys::log(shard, u64::MAX));
+            let newest = view
+                .scan(
+                    Family::RaftLog,
+                    Bound::Included(&from[..]),
+                    Bound::Included(&to[..]),
+                    Direction::Backward,
+                )
+                .next()
+                .transpose()
+                .map_err(io::Error::other)?;
+            let newest = newest
+                .map(|(_, value)| entry::decode(&value))
+                .transpose()
+                .map_err(io::Error::other)?;
+            // A purge that ran past the end, after a snapshot was installed, leaves no entry.
+            let last = newest.map(|entry| entry.log_id).max(purged);
+            Log {
+                vote,
+                purged,
+                last,
+                ..Log::default()
+            }
+        };
+        Ok(LogStore {
+            inner: Arc::new(Inner {
+                engine,
+                writer,
+                shard,
+                tail_bytes_max,
+                log: Mutex::new(log),
+            }),
+        })
+    }
+
+    /// Waits until the entry at `index` is in the engine, synced or not. State that includes it may be written
+    /// only then: both go to the same write-ahead log, so whatever prefix of it survives, no state is ahead of
+    /// the log.
+    pub(crate) async fn wait_written(&self, index: u64) -> io::Result<()> {
+        let ticket = {
+            let log = self.lock();
+            log.tail
+                .front()
+                .map(|front| front.entry.log_id.index)
+                .and_then(|first| {
+                    let at = index.checked_sub(first)?;
+                    log.tail
+                        .get(usize::try_from(at).ok()?)
+                        .map(|cached| cached.ticket)
+                })
+        };
+        match ticket {
+            Some(ticket) => self.inner.writer.wait_written(ticket).await,
+            // Entries leave memory only when they are written.
+            None => Ok(()),
+        }
+    }
+
+    /// Waits until everything queued so far is in the engine.
+    pub(crate) async fn wait_all_written(&self) -> io::Result<()> {
+        self.inner
+            .writer
+            .wait_written(self.inner.writer.last_ticket())
+            .await
+    }
+
+    /// The newest log id.
+    pub(crate) fn last_log_id(&self) -> Option<LogId> {
+        self.lock().last
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Log> {
+        self.inner
+            .log
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    /// Entries with `start <= index < end`, as far as the log has them, at most about `bytes_max` bytes but at
+    /// least one.
+    fn read(&self, start: u64, end: u64, bytes_max: usize) -> io::Result<Vec<LogEntry>> {
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        let mut from_tail = Vec::new();
+        let (start, stored_end, view) = {
+            let log = self.lock();
+            let start = start.max(log.purged.map_or(0, |id| id.index + 1));
+            let end = end.min(log.last.map_or(0, |id| id.index + 1));
+            if start >= end {
+                return Ok(entries);
+            }
+            let tail_start = log
+                .tail
+                .front()
+                .map_or(u64::MAX, |front| front.entry.log_id.index);
+            let stored_end = end.min(tail_start);
+            if end > tail_start {
+                let mut tail_bytes = 0;
+                let skip = usize::try_from(start.saturating_sub(tail_start)).unwrap_or(usize::MAX);
+                let take = usize::try_from(end - start.max(tail_start)).unwrap_or(usize::MAX);
+                for cached in log.tail.iter().skip(skip).take(take) {
+                    if tail_bytes >= bytes_max && !from_tail.is_empty() {
+                        break;
+                    }
+                    tail_bytes += cached.bytes;
+                    from_tail.push(cached.entry.clone());
+                }
+            }
+            let view = (start < stored_end).then(|| self.inner.engine.view());
+            (start, stored_end, view)
+        };
+        if let Some(view) = view {
+            let (from, to) = (
+                keys::log(self.inner.shard, start),
+                keys::log(self.inner.shard, stored_end),
+            );
+            let rows = view.scan(
+                Family::RaftLog,
+                Bound::Included(&from[..]),
+                Bound::Excluded(&to[..]),
+                Direction::Forward,
+            );
+            let mut expected = start;
+            for row in rows {
+                let (key, value) = row.map_err(io::Error::other)?;
+                let entry = entry::decode(&value).map_err(io::Error::other)?;
+                if keys::log_index(&key) != Some(expected) || entry.log_id.index != expected {
+                    return Err(hole(expected, entry.log_id.index));
+                }
+                expected += 1;
+                bytes += value.len();
+                entries.push(entry);
+                if bytes >= bytes_max {
+                    return Ok(entries);
+                }
+            }
+            if expected != stored_end {
+                return Err(hole(expected, stored_end));
+            }
+        }
+        for entry in from_tail {
+            if bytes >= bytes_max && !entries.is_empty() {
+                break;
+            }
+            bytes += entry.encoded.as_ref().map_or(0, bytes::Bytes::len);
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+fn hole(expected: u64, found: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        format!("the raft log is damaged: entry {expected} is missing, found {found}"),
+    )
+}
+
+fn bounds(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(index) => *index,
+        Bound::Excluded(index) => index + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(index) => index.saturating_add(1),
+        Bound::Excluded(index) => *index,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl Log {
+    /// Forgets written entries beyond the bound.
+    fn evict(&mut self, written: u64, bytes_max: usize) {
+        while self.tail_bytes > bytes_max {
+            match self.tail.front() {
+                Some(front) if front.ticket <= written => {
+                    self.tail_bytes -= front.bytes;
+                    self.tail.pop_front();
+                }
+                _ => break,
+            }
+        }
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<LogEntry>, io::Error> {
+        let (start, end) = bounds(&range);
+        self.read(start, end, usize::MAX)
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, io::Error> {
+        Ok(self.lock().vote)
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
+        self.read(start, end, REQUEST_BYTES_MAX)
+    }
+
+    async fn entries_stream<RB>(
+        &mut self,
+        range: RB,
+    ) -> impl Stream<Item = Result<LogEntry, io::Error>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds(&range);
+        let store = self.clone();
+        let state = (store, start, std::collections::VecDeque::new());
+        futures::stream::try_unfold(state, move |(store, next, mut ready)| async move {
+            if ready.is_empty() && next < end {
+                let read = store.read(next, end.min(next + APPLY_ENTRIES_MAX), REQUEST_BYTES_MAX)?;
+                ready.extend(read);
+            }
+            Ok(ready.pop_front().map(|entry: LogEntry| {
+                let next = entry.log_id.index + 1;
+                (entry, (store, next, ready))
+            }))
+        })
+    }
+
+    async fn leader_bounded_stream<RB>(
+        &mut self,
+        leader: openraft::type_config::alias::LeaderIdOf<TypeConfig>,
+        range: RB,
+    ) -> impl Stream<Item = Result<LogEntry, LeaderBoundedStreamError<TypeConfig>>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let changed = |vote: Option<Vote>| {
+            LeaderBoundedStreamError::LeaderChanged(openraft::errors::LeaderChanged::new(leader, vote))
+        };
+        let (start, end) = bounds(&range);
+        // The vote is recorded before anything is truncated under it, so seeing the same vote after the read
+        // means that what was read was this leader's.
+        let before = self.lock().vote;
+        let result = match before {
+            Some(vote) if vote.leader_id == leader && vote.committed => self
+                .read(start, end, usize::MAX)
+                .map_err(LeaderBoundedStreamError::IoError),
+            vote => Err(changed(vote)),
+        };
+        let after = self.lock().vote;
+        let items: Vec<_> = match result {
+            Ok(_) if after != before => vec![Err(changed(after))],
+            Ok(entries) => entries.into_iter().map(Ok).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        futures::stream::iter(items)
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = LogStore;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
+        let log = self.lock();
+        Ok(LogState {
+            last_purged_log_id: log.purged,
+            last_log_id: log.last,
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> LogStore {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        let inner = &self.inner;
+        let value = codec::encode(vote);
+        let room = inner.writer.reserve(value.len()).await?;
+        let (sender, receiver) = oneshot::channel();
+        {
+            let mut log = self.lock();
+            let op = Op::Put(Family::RaftMeta, keys::vote(inner.shard), value);
+            inner.writer.enqueue(room, vec![op], 0, Done::Reply(sender))?;
+            log.vote = Some(*vote);
+        }
+        receiver
+            .await
+            .map_err(|_| io::Error::other("the log writer stopped before the vote was durable"))?
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
+    where
+        I: IntoIterator<Item = LogEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let inner = &self.inner;
+        let mut ops = Vec::new();
+        let mut cached = VecDeque::new();
+        let mut total = 0;
+        for mut entry in entries {
+            let encoded = entry::encode(&entry);
+            total += encoded.len();
+            ops.push(Op::Put(
+                Family::RaftLog,
+                keys::log(inner.shard, entry.log_id.index),
+                encoded.clone(),
+            ));
+            let bytes = encoded.len();
+            entry.encoded = Some(encoded);
+            cached.push_back(Cached {
+                entry,
+                bytes,
+                ticket: 0,
+            });
+        }
+        let room = inner.writer.reserve(total).await?;
+        let mut log = self.lock();
+        for (expected, new) in (log.last.map_or(0, |id| id.index + 1)..).zip(&cached) {
+            if new.entry.log_id.index != expected {
+                return Err(hole(expected, new.entry.log_id.index));
+            }
+        }
+        let ticket = inner
+            .writer
+            .enqueue(room, ops, cached.len(), Done::Flushed(callback))?;
+        for mut new in cached {
+            new.ticket = ticket;
+            log.last = Some(new.entry.log_id);
+            log.tail_bytes += new.bytes;
+            log.tail.push_back(new);
+        }
+        log.evict(inner.writer.written(), inner.tail_bytes_max);
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
+        let inner = &self.inner;
+        let room = inner.writer.reserve(1).await?;
+        let mut log = self.lock();
+        let keep = last_log_id.max(log.purged);
+        let (Some(last), first_gone) = (log.last, keep.map_or(0, |id| id.index + 1)) else {
+            return Ok(());
+        };
+        if last.index < first_gone {
+            return Ok(());
+        }
+        let op = Op::DeleteRange(
+            Family::RaftLog,
+            keys::log(inner.shard, first_gone),
+            keys::log(inner.shard, last.index + 1),
+        );
+        inner.writer.enqueue(room, vec![op], 0, Done::Nobody)?;
+        while log
+            .tail
+            .back()
+            .is_some_and(|back| back.entry.log_id.index >= first_gone)
+        {
+            let bytes = log.tail.pop_back().map_or(0, |gone| gone.bytes);
+            log.tail_bytes -= bytes;
+        }
+        log.last = keep;
+        Ok(())
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> Result<(), io::Error> {
+        let inner = &self.inner;
+        let value = codec::encode(&log_id);
+        let room = inner.writer.reserve(value.len()).await?;
+        let mut log = self.lock();
+        if log.purged >= Some(log_id) {
+            return Ok(());
+        }
+        let first = log.purged.map_or(0, |id| id.index + 1);
+        let ops = vec![
+            Op::Put(Family::RaftMeta, keys::purged(inner.shard), value),
+            Op::DeleteRange(
+                Family::RaftLog,
+                keys::log(inner.shard, first),
+                keys::log(inner.shard, log_id.index + 1),
+            ),
+        ];
+        inner.writer.enqueue(room, ops, 0, Done::Nobody)?;
+        while log
+            .tail
+            .front()
+            .is_some_and(|front| front.entry.log_id.index <= log_id.index)
+        {
+            let bytes = log.tail.pop_front().map_or(0, |gone| gone.bytes);
+            log.tail_bytes -= bytes;
+        }
+        log.purged = Some(log_id);
+        log.last = log.last.max(Some(log_id));
+        Ok(())
+    }
+}

@@ -1,0 +1,217 @@
+//! What a group does by itself: tells who leads, purges its log, hands leadership over when its disk is
+//! stuck, finishes membership changes that a failed leader left half done, and notices that Raft has died.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_types::NodeId;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::Fatal;
+use openraft::{ChangeMembers, RaftMetrics};
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::barrier::Barrier;
+use crate::log_writer::LogWriter;
+use crate::membership::best_successor;
+use crate::status::Leadership;
+use crate::type_config::{Raft, TypeConfig};
+use crate::{ConsensusConfig, FatalSink};
+
+/// How long a half-done membership change may rest before the leader finishes it.
+const JOINT_REST_MAX: Duration = Duration::from_secs(5);
+
+/// Keeps [`Leadership`] up to date. A leader is `ready` once a barrier of its own term has been passed.
+pub(crate) async fn watch_leadership(
+    raft: Raft,
+    barrier: Barrier,
+    sender: Arc<watch::Sender<Leadership>>,
+    barrier_ttl: Duration,
+) {
+    let mut receiver = raft.metrics();
+    loop {
+        let (term, leader, is_me) = {
+            let metrics = receiver.borrow_and_update();
+            (
+                metrics.current_term,
+                metrics.current_leader,
+                metrics.current_leader == Some(metrics.id),
+            )
+        };
+        let changed = sender.send_if_modified(|current| {
+            let ready = is_me && current.ready && current.term == term;
+            let next = Leadership {
+                term,
+                leader,
+                is_me,
+                ready,
+            };
+            let changed = *current != next;
+            *current = next;
+            changed
+        });
+        if changed {
+            metrics::counter!("holdfast_leader_changes_total").increment(1);
+            metrics::gauge!("holdfast_raft_is_leader").set(f64::from(u8::from(is_me)));
+            metrics::gauge!("holdfast_raft_term").set(term as f64);
+            tracing::info!(term, leader, is_me, "leadership changed");
+        }
+        if is_me && !sender.borrow().ready {
+            if let Ok(point) = barrier.pass(Instant::now() + barrier_ttl).await
+                && point.term == Some(term)
+            {
+                sender.send_if_modified(|current| {
+                    let still = current.is_me && current.term == term;
+                    current.ready = still;
+                    still
+                });
+            }
+            // Look again whether or not it passed: the term may have ended meanwhile.
+            if !sender.borrow().ready {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            }
+        }
+        if receiver.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Keeps the staleness bound of a node fresh that nobody reads from.
+pub(crate) async fn probe_staleness(barrier: Barrier, every: Duration) {
+    loop {
+        tokio::time::sleep(every).await;
+        if barrier.staleness().is_none_or(|age| age >= every) {
+            // Without a leader the bound grows, which is the truth.
+            drop(barrier.pass(Instant::now() + every).await);
+        }
+    }
+}
+
+/// The regular round.
+pub(crate) struct Maintenance {
+    pub(crate) config: Arc<ConsensusConfig>,
+    pub(crate) raft: Raft,
+    pub(crate) writer: LogWriter,
+    pub(crate) fatal: FatalSink,
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+impl Maintenance {
+    pub(crate) async fn run(self) {
+        let every = Duration::from_millis(self.config.heartbeat_interval_ms);
+        let mut snapshot_asked_at = None;
+        let mut purge_asked_at = None;
+        let mut handed_over_at: Option<Instant> = None;
+        let mut joint_since: Option<(u64, Instant)> = None;
+        loop {
+            tokio::time::sleep(every).await;
+            let metrics = self.raft.metrics().borrow_watched().clone();
+            if let Err(error) = &metrics.running_state {
+                if !*self.stopping.borrow() {
+                    self.fatal.report(died(error));
+                }
+                return;
+            }
+            let applied = metrics.last_applied.map_or(0, |id| id.index);
+            let snapshot = metrics.snapshot.map_or(0, |id| id.index);
+            if applied >= snapshot + self.config.log_entries_kept && snapshot_asked_at != Some(snapshot) {
+                snapshot_asked_at = Some(snapshot);
+                drop(self.raft.trigger().snapshot().await);
+            }
+            if let Some(upto) = purge_upto(&metrics, &self.config)
+                && purge_asked_at != Some(upto)
+            {
+                purge_asked_at = Some(upto);
+                drop(self.raft.trigger().purge_log(upto).await);
+            }
+            if metrics.current_leader != Some(metrics.id) {
+                joint_since = None;
+                continue;
+            }
+            self.hand_over_if_stuck(&metrics, &mut handed_over_at).await;
+            self.finish_joint(&metrics, &mut joint_since);
+        }
+    }
+
+    /// Heartbeats need no disk, so a leader whose disk hangs would lead for ever and commit nothing alone.
+    async fn hand_over_if_stuck(
+        &self,
+        metrics: &RaftMetrics<TypeConfig>,
+        handed_over_at: &mut Option<Instant>,
+    ) {
+        let limit = Duration::from_millis(self.config.election_timeout_ms_max);
+        let stuck = self.writer.sync_age().is_some_and(|age| age > limit);
+        let recently = handed_over_at.is_some_and(|at| at.elapsed() < limit);
+        if !stuck || recently {
+            return;
+        }
+        let Some(to) = best_successor(metrics) else { return };
+        tracing::warn!(
+            to,
+            "the disk has not finished a sync for {limit:?}; handing leadership over"
+        );
+        metrics::counter!("holdfast_raft_slow_disk_handovers_total").increment(1);
+        *handed_over_at = Some(Instant::now());
+        drop(self.raft.trigger().transfer_leader(to).await);
+    }
+
+    /// Finishes a change whose leader went away between its two entries.
+    fn finish_joint(&self, metrics: &RaftMetrics<TypeConfig>, since: &mut Option<(u64, Instant)>) {
+        let membership = &metrics.membership_config;
+        let committed = membership.log_id() == metrics.committed_membership_config.log_id();
+        let Some(id) = membership
+            .log_id()
+            .filter(|_| membership.get_joint_config().len() > 1 && committed)
+        else {
+            *since = None;
+            return;
+        };
+        match since {
+            Some((index, began)) if *index == id.index => {
+                if began.elapsed() < JOINT_REST_MAX {
+                    return;
+                }
+                *began = Instant::now();
+                tracing::info!("finishing a membership change that was left half done");
+                let raft = self.raft.clone();
+                tokio::spawn(async move {
+                    let nothing = ChangeMembers::<NodeId, _>::AddVoterIds(Default::default());
+                    if let Err(error) = raft.change_membership(nothing, false).await {
+                        tracing::warn!(%error, "a half-done membership change could not be finished yet");
+                    }
+                });
+            }
+            _ => *since = Some((id.index, Instant::now())),
+        }
+    }
+}
+
+fn died(error: &Fatal<TypeConfig>) -> String {
+    match error {
+        Fatal::Stopped => "raft stopped by itself".into(),
+        error => format!("raft has died: {error}"),
+    }
+}
+
+/// How far the log may be purged now, if that is worth an entry in it: what every voter and learner has, and a
+/// reserve for those that were away briefly; past those that are hopelessly behind, which get a snapshot.
+fn purge_upto(metrics: &RaftMetrics<TypeConfig>, config: &ConsensusConfig) -> Option<u64> {
+    let snapshot = metrics.snapshot?.index;
+    let applied = metrics.last_applied?.index;
+    let mut upto = applied.checked_sub(config.log_entries_kept)?;
+    let needed = metrics
+        .replication
+        .iter()
+        .flatten()
+        .map(|(_, matched)| matched.map_or(0, |id| id.index))
+        .min();
+    if let Some(needed) = needed {
+        upto = upto.min(needed.max(applied.saturating_sub(config.log_entries_kept_max)));
+    }
+    let upto = upto.min(snapshot);
+    let purged = metrics.purged.map_or(0, |id| id.index);
+    // A tenth at a time, so that a purge is rare beside what it removes.
+    (upto > purged + config.log_entries_kept / 10).then_some(upto)
+}

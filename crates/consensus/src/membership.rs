@@ -1,0 +1,328 @@
+//! Who is a member: adding, promoting, removing, handing leadership over.
+//!
+//! A change that turns voters over goes through Raft's joint consensus in two entries. The caller may name the
+//! membership it decided upon; if that is no longer the one in force, nothing happens. A change runs to its
+//! end even if its caller gives up; if the leader fails in between, the next one finishes it
+//! ([`maintenance`](crate::maintenance)).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use holdfast_types::NodeId;
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ChangeMembershipError, ClientWriteError, PreconditionFailed, RaftError};
+use openraft::{ChangeMembers, Precondition, RaftMetrics};
+use tokio::time::Instant;
+
+use crate::PeerAddresses;
+use crate::error::MembershipError;
+use crate::runtime::{timeout, timeout_at};
+use crate::status::LogPosition;
+use crate::type_config::{LogId, Raft, TypeConfig, log_id};
+
+/// How close to the end of the log a learner must be before it gets a vote.
+const CAUGHT_UP_ENTRIES: u64 = 1_000;
+
+/// A membership id as it is shown: "term-index", or empty before the first.
+pub(crate) fn show_id(id: Option<&LogId>) -> String {
+    id.map_or_else(String::new, |id| {
+        LogPosition {
+            term: id.leader_id.term,
+            index: id.index,
+        }
+        .to_string()
+    })
+}
+
+fn parse_id(text: &str) -> Result<Option<LogId>, MembershipError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = text
+        .split_once('-')
+        .and_then(|(term, index)| Some(log_id(term.parse().ok()?, index.parse().ok()?)));
+    match parsed {
+        Some(id) => Ok(Some(id)),
+        None => Err(MembershipError::Refused(format!(
+            "{text:?} is not a membership id; one looks like \"3-1042\""
+        ))),
+    }
+}
+
+/// The leader's view of the group, for one change.
+pub(crate) struct Change {
+    raft: Raft,
+    expected: Option<String>,
+    deadline: Instant,
+    metrics: RaftMetrics<TypeConfig>,
+}
+
+impl Change {
+    /// Checks that this node leads the membership the caller expects.
+    pub(crate) fn begin(
+        raft: &Raft,
+        expected: Option<String>,
+        deadline: Instant,
+    ) -> Result<Change, MembershipError> {
+        let metrics = raft.metrics().borrow_watched().clone();
+        if metrics.current_leader != Some(metrics.id) {
+            return Err(MembershipError::NotLeader {
+                leader: metrics.current_leader,
+            });
+        }
+        if let Some(expected) = &expected {
+            let found = show_id(metrics.membership_config.log_id().as_ref());
+            // So that "03-1" and "3-1" are the same.
+            if show_id(parse_id(expected)?.as_ref()) != found {
+                return Err(MembershipError::Changed {
+                    expected: expected.clone(),
+                    found,
+                });
+            }
+        }
+        Ok(Change {
+            raft: raft.clone(),
+            expected,
+            deadline,
+            metrics,
+        })
+    }
+
+    fn current_id(&self) -> String {
+        show_id(self.metrics.membership_config.log_id().as_ref())
+    }
+
+    fn is_voter(&self, id: NodeId) -> bool {
+        self.metrics
+            .membership_config
+            .voter_ids()
+            .any(|voter| voter == id)
+    }
+
+    fn node(&self, id: NodeId) -> Option<&PeerAddresses> {
+        self.metrics.membership_config.get_node(&id)
+    }
+
+    /// Adds a member without a vote.
+    pub(crate) async fn add_learner(
+        self,
+        id: NodeId,
+        addresses: PeerAddresses,
+    ) -> Result<String, MembershipError> {
+        match self.node(id) {
+            Some(known) if *known == addresses => return Ok(self.current_id()),
+            Some(known) => {
+                return Err(MembershipError::Refused(format!(
+                    "node {id} is already a member, at {}; an id belongs to one node for ever",
+                    known.peer
+                )));
+            }
+            None => {}
+        }
+        if let Some((other, _)) = self
+            .metrics
+            .membership_config
+            .nodes()
+            .find(|(_, node)| node.peer == addresses.peer)
+        {
+            return Err(MembershipError::Refused(format!(
+                "node {other} already has the peer address {}",
+                addresses.peer
+            )));
+        }
+        self.run(ChangeMembers::AddNodes(BTreeMap::from([(id, addresses)])), true)
+            .await
+    }
+
+    /// Gives a learner a vote, once it is close to the end of the log.
+    pub(crate) async fn promote(self, id: NodeId) -> Result<String, MembershipError> {
+        if self.is_voter(id) {
+            return Ok(self.current_id());
+        }
+        if self.node(id).is_none() {
+            return Err(MembershipError::Refused(format!(
+                "node {id} is not a member; add it as a learner first"
+            )));
+        }
+        let caught_up = async {
+            loop {
+                let behind = self.behind(id)?;
+                if behind <= CAUGHT_UP_ENTRIES {
+                    return Ok(());
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        match timeout_at(self.deadline, caught_up).await {
+            Ok(result) => result?,
+            Err(_) => {
+                let behind = self.behind(id)?;
+                return Err(MembershipError::Refused(format!(
+                    "node {id} is still {behind} log entries behind; wait until it has caught up"
+                )));
+            }
+        }
+        self.run(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
+            .await
+    }
+
+    fn behind(&self, id: NodeId) -> Result<u64, MembershipError> {
+        let receiver = self.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        let Some(replication) = &metrics.replication else {
+            return Err(MembershipError::NotLeader {
+                leader: metrics.current_leader,
+            });
+        };
+        let next = |index: Option<u64>| index.map_or(0, |index| index + 1);
+        let matched = replication
+            .get(&id)
+            .and_then(|matched| matched.map(|id| id.index));
+        // A log that never began is never caught up, even with a short one.
+        Ok(match matched {
+            Some(_) => next(metrics.last_log_index).saturating_sub(next(matched)),
+            None => u64::MAX,
+        })
+    }
+
+    /// Removes a member, voter or not.
+    pub(crate) async fn remove(self, id: NodeId) -> Result<String, MembershipError> {
+        if self.node(id).is_none() {
+            return Ok(self.current_id());
+        }
+        if !self.is_voter(id) {
+            return self
+                .run(ChangeMembers::RemoveNodes(BTreeSet::from([id])), false)
+                .await;
+        }
+        if self.metrics.membership_config.voter_ids().count() == 1 {
+            return Err(MembershipError::Refused(format!(
+                "node {id} is the only voter; promote another before removing it"
+            )));
+        }
+        self.run(ChangeMembers::RemoveVoters(BTreeSet::from([id])), false)
+            .await
+    }
+
+    /// Commits a change. The task goes on if the caller gives up: a change must not stop half way.
+    async fn run(
+        self,
+        members: ChangeMembers<NodeId, PeerAddresses>,
+        retain: bool,
+    ) -> Result<String, MembershipError> {
+        let before = *self.metrics.membership_config.log_id();
+        // Decided upon this membership, whether the caller named it or not.
+        let precondition = Precondition::LastMembershipLogId {
+            last_membership_log_id: before,
+        };
+        let raft = self.raft.clone();
+        let task =
+            tokio::spawn(async move { raft.change_membership_if(members, retain, [precondition]).await });
+        let unknown = |why: String| MembershipError::Unknown { why };
+        let error = match timeout_at(self.deadline, task).await {
+            Err(_) => return Err(unknown("the deadline passed first; it goes on".into())),
+            Ok(Err(join)) => return Err(unknown(join.to_string())),
+            Ok(Ok(Ok(response))) => return Ok(show_id(Some(&response.log_id))),
+            Ok(Ok(Err(error))) => error,
+        };
+        let now = *self.raft.metrics().borrow_watched().membership_config.log_id();
+        let first_step_done = now != before;
+        match error {
+            RaftError::APIError(ClientWriteError::PreconditionFailed(
+                PreconditionFailed::LastMembershipLogIdMismatch { actual, .. },
+            )) => Err(MembershipError::Changed {
+                expected: self.expected.unwrap_or_else(|| show_id(before.as_ref())),
+                found: show_id(actual.as_ref()),
+            }),
+            // The second of two entries failed, or somebody else's change came first: look again.
+            error if first_step_done => Err(unknown(error.to_string())),
+            RaftError::APIError(ClientWriteError::ForwardToLeader(forward)) => {
+                Err(MembershipError::NotLeader {
+                    leader: forward.leader_id,
+                })
+            }
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                ChangeMembershipError::InProgress(_),
+            )) => Err(MembershipError::Busy),
+            RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
+                Err(MembershipError::Refused(error.to_string()))
+            }
+            error => Err(unknown(error.to_string())),
+        }
+    }
+}
+
+/// The voter with the most of the log, other than `me`.
+pub(crate) fn best_successor(metrics: &RaftMetrics<TypeConfig>) -> Option<NodeId> {
+    let replication = metrics.replication.as_ref()?;
+    metrics
+        .membership_config
+        .voter_ids()
+        .filter(|id| *id != metrics.id)
+        .filter_map(|id| Some((replication.get(&id).copied().flatten()?, std::cmp::Reverse(id))))
+        .max()
+        .map(|(_, std::cmp::Reverse(id))| id)
+}
+
+/// Hands leadership over and waits until another node leads.
+pub(crate) async fn transfer_leadership(
+    raft: &Raft,
+    to: Option<NodeId>,
+    deadline: Instant,
+    attempt_ttl: Duration,
+) -> Result<NodeId, MembershipError> {
+    loop {
+        let metrics = raft.metrics().borrow_watched().clone();
+        let me = metrics.id;
+        if metrics.current_leader != Some(me) {
+            return Err(MembershipError::NotLeader {
+                leader: metrics.current_leader,
+            });
+        }
+        let target = match to {
+            Some(id) if id == me => return Ok(me),
+            Some(id) if metrics.membership_config.voter_ids().any(|voter| voter == id) => id,
+            Some(id) => {
+                return Err(MembershipError::Refused(format!(
+                    "node {id} has no vote, so it cannot lead"
+                )));
+            }
+            None => best_successor(&metrics).ok_or_else(|| {
+                MembershipError::Refused("there is no other voter to hand leadership to".into())
+            })?,
+        };
+        raft.trigger()
+            .transfer_leader(target)
+            .await
+            .map_err(|error| MembershipError::Unknown {
+                why: error.to_string(),
+            })?;
+        let mut receiver = raft.metrics();
+        let changed = async {
+            loop {
+                let leader = receiver.borrow_and_update().current_leader;
+                if let Some(leader) = leader.filter(|leader| *leader != me) {
+                    return Some(leader);
+                }
+                if receiver.changed().await.is_err() {
+                    return None;
+                }
+            }
+        };
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        match timeout(remaining.min(attempt_ttl), changed).await {
+            Ok(Some(leader)) => return Ok(leader),
+            Ok(None) => {
+                return Err(MembershipError::Unknown {
+                    why: "this node is stopping".into(),
+                });
+            }
+            Err(_) if Instant::now() >= deadline => {
+                return Err(MembershipError::Unknown {
+                    why: format!("node {target} has not taken over in time"),
+                });
+            }
+            Err(_) => {}
+        }
+    }
+}

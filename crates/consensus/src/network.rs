@@ -1,0 +1,397 @@
+//! Raft's messages to one member.
+//!
+//! Replication is one bidirectional stream: requests go out as the log grows, replies come back in order, and
+//! only a request that stays unanswered too long ends it. Everything else is a call with a deadline: a peer
+//! that hangs must never hold up this node.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
+use holdfast_types::NodeId;
+use holdfast_wire::internal as wire;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
+use openraft::network::{RPCOption, RPCTypes, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendError, StreamAppendResult,
+    TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+};
+use openraft::{OptionalSend, storage::Snapshot};
+use tokio::time::Instant;
+use tonic::{Code, Response, Status};
+
+use crate::PeerAddresses;
+use crate::codec;
+use crate::convert;
+use crate::peers::{Peers, Purpose};
+use crate::runtime::timeout;
+use crate::snapshot::{SnapshotData, Walk, chunk_checksum};
+use crate::type_config::{LeaderTerm, SnapshotMeta, TypeConfig, Vote};
+
+type RpcError = RPCError<TypeConfig>;
+
+/// Makes [`Network`]s.
+pub(crate) struct NetworkFactory {
+    pub(crate) peers: Arc<Peers>,
+}
+
+/// The way to one member, for one purpose.
+pub(crate) struct Network {
+    peers: Arc<Peers>,
+    target: NodeId,
+    addresses: PeerAddresses,
+    purpose: Purpose,
+}
+
+impl NetworkFactory {
+    fn network(&self, target: NodeId, node: &PeerAddresses, purpose: Purpose) -> Network {
+        Network {
+            peers: self.peers.clone(),
+            target,
+            addresses: node.clone(),
+            purpose,
+        }
+    }
+}
+
+impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
+    type Network = Network;
+
+    async fn new_client(&mut self, target: u64, node: &PeerAddresses) -> Network {
+        self.network(target, node, Purpose::Common)
+    }
+
+    async fn new_heartbeat_client(&mut self, target: u64, node: &PeerAddresses) -> Network {
+        self.network(target, node, Purpose::Heartbeat)
+    }
+
+    async fn new_snapshot_client(&mut self, target: u64, node: &PeerAddresses) -> Network {
+        self.network(target, node, Purpose::Snapshot)
+    }
+}
+
+impl Network {
+    fn client(
+        &self,
+    ) -> Result<wire::peer_service_client::PeerServiceClient<tonic::transport::Channel>, RpcError> {
+        self.peers
+            .client(&self.addresses.peer, self.purpose)
+            .map_err(|status| self.error(&status))
+    }
+
+    /// Waits for an answer, but not for ever.
+    async fn call<T>(
+        &self,
+        action: RPCTypes,
+        ttl: Duration,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, RpcError> {
+        match timeout(ttl, answer).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.error(&status)),
+            Err(_) => Err(self.timed_out(action, ttl)),
+        }
+    }
+
+    fn timed_out(&self, action: RPCTypes, ttl: Duration) -> RpcError {
+        RPCError::Timeout(Timeout {
+            action,
+            id: self.peers.config.node_id,
+            target: self.target,
+            timeout: ttl,
+        })
+    }
+
+    fn error(&self, status: &Status) -> RpcError {
+        let message = format!("node {} at {}: {status}", self.target, self.addresses.peer);
+        match status.code() {
+            Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
+                // Not a passing trouble: someone else answers at that address.
+                tracing::warn!(message, "a peer refuses this node");
+                RPCError::Unreachable(Unreachable::from_string(message))
+            }
+            Code::Unavailable | Code::Unimplemented | Code::InvalidArgument => {
+                RPCError::Unreachable(Unreachable::from_string(message))
+            }
+            _ => RPCError::Network(NetworkError::from_string(message)),
+        }
+    }
+
+    /// How long one request of the replication stream may stay unanswered. The answer waits for the peer's
+    /// disk, so it is more than a call's.
+    fn stream_ttl(&self) -> Duration {
+        Duration::from_millis(
+            self.peers
+                .config
+                .election_timeout_ms_max
+                .max(self.peers.config.rpc_timeout_ms),
+        ) * 2
+    }
+
+    fn call_ttl(&self) -> Duration {
+        Duration::from_millis(self.peers.config.rpc_timeout_ms)
+    }
+
+    async fn replicate<S>(
+        &self,
+        input: S,
+    ) -> Result<BoxStream<'static, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    {
+        let ttl = self.stream_ttl();
+        let unanswered: Arc<Mutex<VecDeque<Instant>>> = Arc::default();
+        let sent = unanswered.clone();
+        let mut header = Some(self.peers.header(self.target, Duration::ZERO));
+        let requests = input.map(move |request| {
+            lock(&sent).push_back(Instant::now());
+            convert::append_to_wire(request, header.take())
+        });
+        let mut client = self.client()?;
+        let replies = self
+            .call(RPCTypes::AppendEntries, ttl, client.stream_append(requests))
+            .await?;
+
+        let this = Network {
+            peers: self.peers.clone(),
+            target: self.target,
+            addresses: self.addresses.clone(),
+            purpose: self.purpose,
+        };
+        let state = Some((this, replies, unanswered));
+        Ok(futures::stream::unfold(state, move |state| async move {
+            let (this, mut replies, unanswered) = state?;
+            loop {
+                let reply = match timeout(ttl, replies.message()).await {
+                    Ok(reply) => reply,
+                    Err(_) => {
+                        let oldest = lock(&unanswered).front().copied();
+                        if oldest.is_some_and(|sent| sent.elapsed() >= ttl) {
+                            return Some((Err(this.timed_out(RPCTypes::AppendEntries, ttl)), None));
+                        }
+                        continue;
+                    }
+                };
+                lock(&unanswered).pop_front();
+                return match reply.and_then(|reply| reply.map(convert::append_reply_from_wire).transpose()) {
+                    Ok(Some(Ok(matched))) => Some((Ok(Ok(matched)), Some((this, replies, unanswered)))),
+                    Ok(Some(refused)) => Some((Ok(refused), None)),
+                    Ok(None) => None,
+                    Err(status) => Some((Err(this.error(&status)), None)),
+                };
+            }
+        })
+        .boxed())
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Network {
+    type SnapshotData = SnapshotData;
+
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
+        let ttl = self.call_ttl();
+        let request = convert::append_to_wire(rpc, Some(self.peers.header(self.target, ttl)));
+        let mut client = self.client()?;
+        let reply = self
+            .call(RPCTypes::AppendEntries, ttl, client.append(request))
+            .await?;
+        let result = convert::append_reply_from_wire(reply).map_err(|status| self.error(&status))?;
+        Ok(match result {
+            Ok(matched) => AppendEntriesResponse::PartialSuccess(matched),
+            Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
+            Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
+        })
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.purpose == Purpose::Heartbeat {
+            return stream_append_sequential(self, input, option);
+        }
+        Box::pin(async move {
+            let replies: BoxStream<'s, _> = self.replicate(input).await?;
+            Ok(replies)
+        })
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        // A vote waits for the peer's disk.
+        let ttl = self.stream_ttl();
+        let request = convert::vote_request_to_wire(&rpc, self.peers.header(self.target, ttl));
+        let mut client = self.client()?;
+        let reply = self.call(RPCTypes::Vote, ttl, client.vote(request)).await?;
+        convert::vote_reply_from_wire(reply).map_err(|status| self.error(&status))
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RpcError> {
+        let ttl = self.call_ttl();
+        let request = convert::vote_request_to_wire(&rpc, self.peers.header(self.target, ttl));
+        let mut client = self.client()?;
+        let reply = self.call(RPCTypes::Vote, ttl, client.pre_vote(request)).await?;
+        convert::vote_reply_from_wire(reply).map_err(|status| self.error(&status))
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot<LeaderTerm, u64, PeerAddresses, SnapshotData>,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        _option: RPCOption,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let SnapshotData::Outgoing(view) = snapshot.snapshot else {
+            return Err(NetworkError::from_string("a snapshot being received cannot be sent on").into());
+        };
+        let ttl = Duration::from_millis(self.peers.config.snapshot_timeout_ms);
+        let start = start_chunk(self.peers.header(self.target, ttl), &vote, &snapshot.meta);
+        let failure: Arc<Mutex<Option<String>>> = Arc::default();
+        let chunks = chunks(start, Walk::new(view, self.peers.config.shard), failure.clone());
+        let mut client = self.client()?;
+        let answer = self.call(RPCTypes::InstallSnapshot, ttl, client.install_snapshot(chunks));
+        let reply = tokio::select! {
+            biased;
+            closed = cancel => return Err(closed.into()),
+            reply = answer => reply,
+        };
+        if let Some(why) = lock(&failure).take() {
+            return Err(NetworkError::from_string(format!("the snapshot could not be read: {why}")).into());
+        }
+        let vote = convert::vote_from_wire(reply?.vote).map_err(|status| self.error(&status))?;
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    async fn transfer_leader(
+        &mut self,
+        req: TransferLeaderRequest<TypeConfig>,
+        _option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
+        use wire::transfer_leader_reply::Result as Kind;
+        let ttl = self.stream_ttl();
+        let request = wire::TransferLeaderRequest {
+            header: Some(self.peers.header(self.target, ttl)),
+            from_leader: Some(convert::vote_to_wire(req.from_leader())),
+            to_node: *req.to_node_id(),
+            last_log_id: req.last_log_id().map(convert::log_id_to_wire),
+        };
+        let mut client = self.client()?;
+        let reply = self
+            .call(RPCTypes::TransferLeader, ttl, client.transfer_leader(request))
+            .await?;
+        Ok(match reply.result {
+            Some(Kind::Accepted(_)) => Ok(()),
+            Some(Kind::VoteChanged(vote)) => Err(TransferLeaderError::VoteChanged {
+                expected: *req.from_leader(),
+                actual: convert::vote_from_wire(Some(vote)).map_err(|status| self.error(&status))?,
+            }),
+            Some(Kind::LogNotFlushed(actual)) => Err(TransferLeaderError::LogNotFlushed {
+                expected: req.last_log_id().copied(),
+                actual: actual.log_id.map(convert::log_id_from_wire),
+            }),
+            None => return Err(self.error(&Status::internal("a peer gave no answer this release knows"))),
+        })
+    }
+}
+
+fn start_chunk(header: wire::PeerHeader, vote: &Vote, meta: &SnapshotMeta) -> wire::SnapshotStart {
+    wire::SnapshotStart {
+        header: Some(header),
+        vote: Some(convert::vote_to_wire(vote)),
+        last_log_id: meta.last_log_id.as_ref().map(convert::log_id_to_wire),
+        membership: codec::encode(&meta.last_membership),
+    }
+}
+
+/// A snapshot as a stream: start, rows, end. If reading fails there is no end, so nobody takes it for whole.
+fn chunks(
+    start: wire::SnapshotStart,
+    walk: Walk,
+    failure: Arc<Mutex<Option<String>>>,
+) -> impl Stream<Item = wire::SnapshotChunk> + Send + 'static {
+    use wire::snapshot_chunk::Part;
+
+    struct State {
+        start: Option<wire::SnapshotStart>,
+        walk: Walk,
+        rows: u64,
+        digest: blake3::Hasher,
+        ended: bool,
+    }
+
+    let state = State {
+        start: Some(start),
+        walk,
+        rows: 0,
+        digest: blake3::Hasher::new(),
+        ended: false,
+    };
+    futures::stream::unfold(state, move |mut state| {
+        let failure = failure.clone();
+        async move {
+            if state.ended {
+                return None;
+            }
+            if let Some(start) = state.start.take() {
+                return Some((
+                    wire::SnapshotChunk {
+                        part: Some(Part::Start(start)),
+                    },
+                    state,
+                ));
+            }
+            let part = match state.walk.next_chunk() {
+                Ok(Some((family, rows))) => {
+                    let checksum = chunk_checksum(rows.iter().map(|(key, value)| (key, value)));
+                    state.digest.update(&checksum.to_be_bytes());
+                    state.rows += rows.len() as u64;
+                    let rows = rows
+                        .into_iter()
+                        .map(|(key, value)| wire::SnapshotRow { key, value })
+                        .collect();
+                    Part::Rows(wire::SnapshotRows {
+                        family: u32::from(family as u8),
+                        rows,
+                        checksum,
+                    })
+                }
+                Ok(None) => {
+                    state.ended = true;
+                    let digest = bytes::Bytes::copy_from_slice(state.digest.finalize().as_bytes());
+                    Part::End(wire::SnapshotEnd {
+                        rows: state.rows,
+                        digest,
+                    })
+                }
+                Err(error) => {
+                    *lock(&failure) = Some(error.to_string());
+                    return None;
+                }
+            };
+            Some((wire::SnapshotChunk { part: Some(part) }, state))
+        }
+    })
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,343 @@
+//! What this node answers its peers.
+//!
+//! Every call is checked first: it must come from a member of the same cluster that means this node and this
+//! shard. Whatever Raft refuses is an answer; only trouble is a status.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
+use holdfast_storage::engine::Engine;
+use holdfast_types::Family;
+use holdfast_wire::internal as wire;
+use holdfast_wire::internal::peer_service_server;
+use openraft::raft::{TransferLeaderError, TransferLeaderRequest};
+use openraft::storage::Snapshot;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::barrier::{LeaderError, LeaderRounds};
+use crate::codec;
+use crate::convert;
+use crate::runtime::timeout;
+use crate::snapshot::{self, SnapshotData, chunk_checksum};
+use crate::type_config::{Raft, SnapshotMeta, StoredMembership};
+use crate::{ConsensusConfig, FatalSink};
+
+/// How long the sender of a snapshot may be silent.
+const SNAPSHOT_SILENCE_MAX: Duration = Duration::from_secs(20);
+
+/// The service on the peer port.
+#[derive(Clone)]
+pub struct PeerService {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Arc<ConsensusConfig>,
+    raft: Raft,
+    engine: Arc<dyn Engine>,
+    rounds: LeaderRounds,
+    fatal: FatalSink,
+    /// Held by whoever stages a snapshot, until it is installed or given up.
+    staging: Arc<tokio::sync::Mutex<()>>,
+}
+
+impl PeerService {
+    pub(crate) fn new(
+        config: Arc<ConsensusConfig>,
+        raft: Raft,
+        engine: Arc<dyn Engine>,
+        rounds: LeaderRounds,
+        fatal: FatalSink,
+    ) -> Self {
+        let staging = Arc::default();
+        PeerService {
+            inner: Arc::new(Inner {
+                config,
+                raft,
+                engine,
+                rounds,
+                fatal,
+                staging,
+            }),
+        }
+    }
+
+    /// Refuses strangers.
+    fn check(&self, header: Option<wire::PeerHeader>) -> Result<(), Status> {
+        let config = &self.inner.config;
+        if let Some(reason) = self.inner.fatal.reason() {
+            return Err(Status::unavailable(format!("this node has failed: {reason}")));
+        }
+        let header = header.ok_or_else(|| Status::invalid_argument("the header is missing"))?;
+        if header.cluster_id[..] != config.cluster_id.0.as_bytes()[..] {
+            return Err(Status::failed_precondition(format!(
+                "node {} here is a member of cluster {}, not of the caller's; check the addresses",
+                config.node_id, config.cluster_id
+            )));
+        }
+        if header.to_node != config.node_id {
+            return Err(Status::failed_precondition(format!(
+                "node {} answers here, not node {}; check the addresses",
+                config.node_id, header.to_node
+            )));
+        }
+        if header.from_node == config.node_id {
+            return Err(Status::failed_precondition(format!(
+                "two nodes call themselves node {}; an id belongs to one node for ever",
+                config.node_id
+            )));
+        }
+        if header.shard != config.shard.0 {
+            return Err(Status::failed_precondition(format!(
+                "shard {} is not served here",
+                header.shard
+            )));
+        }
+        Ok(())
+    }
+
+    /// Stages a whole snapshot, checking every chunk.
+    async fn receive(
+        &self,
+        mut chunks: Streaming<wire::SnapshotChunk>,
+    ) -> Result<(wire::SnapshotStart, SnapshotData), Status> {
+        use wire::snapshot_chunk::Part;
+        let engine = &*self.inner.engine;
+        let shard = self.inner.config.shard;
+        let storage = |error: holdfast_storage::engine::EngineError| {
+            self.inner
+                .fatal
+                .report(format!("staging a snapshot failed: {error}"));
+            Status::unavailable(error.to_string())
+        };
+
+        let Some(Part::Start(mut start)) = next_part(&mut chunks).await? else {
+            return Err(Status::invalid_argument("a snapshot starts with its header"));
+        };
+        self.check(start.header.take())?;
+        let guard = self
+            .inner
+            .staging
+            .clone()
+            .try_lock_owned()
+            .map_err(|_| Status::aborted("another snapshot is being received; try again"))?;
+        snapshot::clear_staged(engine, shard).map_err(storage)?;
+
+        let mut count = 0_u64;
+        let mut digest = blake3::Hasher::new();
+        let mut last: Option<(Family, Bytes)> = None;
+        loop {
+            match next_part(&mut chunks).await? {
+                Some(Part::Rows(rows)) => {
+                    let family = u8::try_from(rows.family)
+                        .ok()
+                        .and_then(Family::from_u8)
+                        .filter(|family| Family::STATE.contains(family))
+                        .ok_or_else(|| {
+                            Status::data_loss(format!("a snapshot has no family {}", rows.family))
+                        })?;
+                    if chunk_checksum(rows.rows.iter().map(|row| (&row.key, &row.value))) != rows.checksum {
+                        return Err(Status::data_loss("a snapshot chunk was damaged on the way"));
+                    }
+                    digest.update(&rows.checksum.to_be_bytes());
+                    count += rows.rows.len() as u64;
+                    for row in &rows.rows {
+                        let this = (family, row.key.clone());
+                        if last.as_ref().is_some_and(|last| *last >= this) {
+                            return Err(Status::data_loss("a snapshot's rows are not in order"));
+                        }
+                        last = Some(this);
+                    }
+                    let rows = rows.rows.into_iter().map(|row| (row.key, row.value));
+                    snapshot::stage(engine, shard, family, rows).map_err(storage)?;
+                }
+                Some(Part::End(end)) => {
+                    if end.rows != count || end.digest[..] != digest.finalize().as_bytes()[..] {
+                        return Err(Status::data_loss("a snapshot is not whole"));
+                    }
+                    return Ok((start, SnapshotData::Incoming(guard)));
+                }
+                Some(Part::Start(_)) => return Err(Status::invalid_argument("a snapshot starts but once")),
+                None => return Err(Status::aborted("the snapshot broke off")),
+            }
+        }
+    }
+}
+
+async fn next_part(
+    chunks: &mut Streaming<wire::SnapshotChunk>,
+) -> Result<Option<wire::snapshot_chunk::Part>, Status> {
+    match timeout(SNAPSHOT_SILENCE_MAX, chunks.message()).await {
+        Ok(Ok(Some(chunk))) => match chunk.part {
+            Some(part) => Ok(Some(part)),
+            None => Err(Status::invalid_argument(
+                "a snapshot chunk is of a kind this release does not know",
+            )),
+        },
+        Ok(Ok(None)) => Ok(None),
+        Ok(Err(status)) => Err(status),
+        Err(_) => Err(Status::deadline_exceeded("the sender of a snapshot fell silent")),
+    }
+}
+
+/// Raft has stopped.
+fn stopped(error: impl std::fmt::Display) -> Status {
+    Status::unavailable(format!("raft has stopped here: {error}"))
+}
+
+#[tonic::async_trait]
+impl peer_service_server::PeerService for PeerService {
+    type StreamAppendStream = BoxStream<'static, Result<wire::AppendReply, Status>>;
+
+    async fn stream_append(
+        &self,
+        request: Request<Streaming<wire::AppendRequest>>,
+    ) -> Result<Response<Self::StreamAppendStream>, Status> {
+        let mut requests = request.into_inner();
+        let mut first = requests
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("the stream ended before it began"))?;
+        self.check(first.header.take())?;
+        let first = convert::append_from_wire(first)?;
+        // A request that cannot be read ends the stream: Raft has answered all before it, and none after it.
+        let rest = requests.scan((), |(), request| {
+            let request = request.and_then(convert::append_from_wire);
+            futures::future::ready(match request {
+                Ok(request) => Some(request),
+                Err(status) => {
+                    tracing::warn!(%status, "a replication stream broke off");
+                    None
+                }
+            })
+        });
+        let requests = futures::stream::once(async { first }).chain(rest);
+        let replies = self
+            .inner
+            .raft
+            .stream_append(requests)
+            .map(|result| result.map(convert::append_reply_to_wire).map_err(stopped));
+        Ok(Response::new(replies.boxed()))
+    }
+
+    async fn append(
+        &self,
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendReply>, Status> {
+        let mut request = request.into_inner();
+        self.check(request.header.take())?;
+        let request = convert::append_from_wire(request)?;
+        let prev = request.prev_log_id;
+        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let reply = self.inner.raft.append_entries(request).await.map_err(stopped)?;
+        Ok(Response::new(convert::append_reply_to_wire(
+            reply.into_stream_result(prev, last),
+        )))
+    }
+
+    async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteReply>, Status> {
+        let mut request = request.into_inner();
+        self.check(request.header.take())?;
+        let reply = self
+            .inner
+            .raft
+            .vote(convert::vote_request_from_wire(request)?)
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(convert::vote_reply_to_wire(&reply)))
+    }
+
+    async fn pre_vote(
+        &self,
+        request: Request<wire::VoteRequest>,
+    ) -> Result<Response<wire::VoteReply>, Status> {
+        let mut request = request.into_inner();
+        self.check(request.header.take())?;
+        let reply = self
+            .inner
+            .raft
+            .pre_vote(convert::vote_request_from_wire(request)?)
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(convert::vote_reply_to_wire(&reply)))
+    }
+
+    async fn install_snapshot(
+        &self,
+        request: Request<Streaming<wire::SnapshotChunk>>,
+    ) -> Result<Response<wire::SnapshotReply>, Status> {
+        let (start, snapshot) = self.receive(request.into_inner()).await?;
+        let vote = convert::vote_from_wire(start.vote)?;
+        let last_membership = codec::decode::<StoredMembership>(&start.membership)
+            .map_err(|error| Status::data_loss(error.to_string()))?;
+        let meta = SnapshotMeta {
+            last_log_id: start.last_log_id.map(convert::log_id_from_wire),
+            last_membership,
+        };
+        let reply = self
+            .inner
+            .raft
+            .install_full_snapshot(vote, Snapshot { meta, snapshot })
+            .await
+            .map_err(stopped)?;
+        Ok(Response::new(wire::SnapshotReply {
+            vote: Some(convert::vote_to_wire(&reply.vote)),
+        }))
+    }
+
+    async fn transfer_leader(
+        &self,
+        request: Request<wire::TransferLeaderRequest>,
+    ) -> Result<Response<wire::TransferLeaderReply>, Status> {
+        use wire::transfer_leader_reply::Result as Kind;
+        let mut request = request.into_inner();
+        self.check(request.header.take())?;
+        let request = TransferLeaderRequest::new(
+            convert::vote_from_wire(request.from_leader)?,
+            request.to_node,
+            request.last_log_id.map(convert::log_id_from_wire),
+        );
+        let result = match self
+            .inner
+            .raft
+            .handle_transfer_leader(request)
+            .await
+            .map_err(stopped)?
+        {
+            Ok(()) => Kind::Accepted(wire::TransferAccepted {}),
+            Err(TransferLeaderError::VoteChanged { actual, .. }) => {
+                Kind::VoteChanged(convert::vote_to_wire(&actual))
+            }
+            Err(TransferLeaderError::LogNotFlushed { actual, .. }) => Kind::LogNotFlushed(wire::Matched {
+                log_id: actual.as_ref().map(convert::log_id_to_wire),
+            }),
+        };
+        Ok(Response::new(wire::TransferLeaderReply { result: Some(result) }))
+    }
+
+    async fn read_index(
+        &self,
+        request: Request<wire::ReadIndexRequest>,
+    ) -> Result<Response<wire::ReadIndexReply>, Status> {
+        use wire::read_index_reply::Result as Kind;
+        let header = request.into_inner().header;
+        let ttl = Duration::from_millis(u64::from(header.as_ref().map_or(0, |header| header.deadline_ms)));
+        self.check(header)?;
+        let result = match timeout(ttl, self.inner.rounds.join()).await {
+            Ok(Ok(id)) => Kind::ReadLogId(convert::log_id_to_wire(&id)),
+            Ok(Err(LeaderError::NotLeader(leader))) => Kind::NotLeader(wire::NotLeader {
+                leader: leader.unwrap_or_default(),
+            }),
+            Ok(Err(LeaderError::Failed(why))) => return Err(Status::unavailable(why)),
+            Err(_) => {
+                return Err(Status::deadline_exceeded(
+                    "no quorum confirmed the leader in time",
+                ));
+            }
+        };
+        Ok(Response::new(wire::ReadIndexReply { result: Some(result) }))
+    }
+}

@@ -1,0 +1,130 @@
+//! Connections to the other members.
+//!
+//! One channel a peer carries everything that answers quickly; heartbeats have one of their own, so that no
+//! backlog delays them, and so do snapshots, so that they delay nobody. Channels connect when first used and
+//! reconnect by themselves.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_types::NodeId;
+use holdfast_wire::internal as wire;
+use holdfast_wire::internal::peer_service_client::PeerServiceClient;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::apply::Applied;
+use crate::{ConsensusConfig, PeerTls};
+
+/// The largest message either side takes.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// What a channel is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// Replication, votes, read indexes.
+    Common,
+    /// Signs of life.
+    Heartbeat,
+    /// Bulk.
+    Snapshot,
+}
+
+/// Everything needed to speak to a member.
+pub(crate) struct Peers {
+    pub(crate) config: Arc<ConsensusConfig>,
+    pub(crate) applied: Arc<Applied>,
+    channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
+}
+
+impl Peers {
+    pub(crate) fn new(config: Arc<ConsensusConfig>, applied: Arc<Applied>) -> Self {
+        Peers {
+            config,
+            applied,
+            channels: Mutex::new(BTreeMap::new()),
+        }
+    }
+
+    /// The header of a message to `to`.
+    pub(crate) fn header(&self, to: NodeId, deadline: Duration) -> wire::PeerHeader {
+        wire::PeerHeader {
+            cluster_id: Bytes::copy_from_slice(self.config.cluster_id.0.as_bytes()),
+            from_node: self.config.node_id,
+            to_node: to,
+            shard: self.config.shard.0,
+            shard_epoch: self.applied.state().epoch.0,
+            deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
+            trace_parent: String::new(),
+        }
+    }
+
+    /// A client for the peer at `address`.
+    pub(crate) fn client(
+        &self,
+        address: &str,
+        purpose: Purpose,
+    ) -> Result<PeerServiceClient<Channel>, Status> {
+        let mut channels = self
+            .channels
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key = (address.to_owned(), purpose);
+        let channel = match channels.get(&key) {
+            Some(channel) => channel.clone(),
+            None => {
+                let channel = self.connect(address)?;
+                channels.insert(key, channel.clone());
+                channel
+            }
+        };
+        Ok(PeerServiceClient::new(channel)
+            .max_decoding_message_size(MESSAGE_BYTES_MAX)
+            .max_encoding_message_size(MESSAGE_BYTES_MAX))
+    }
+
+    fn connect(&self, address: &str) -> Result<Channel, Status> {
+        let scheme = if self.config.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let timeout = Duration::from_millis(self.config.rpc_timeout_ms);
+        let alive = Duration::from_millis(self.config.election_timeout_ms_max);
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(|error| {
+                Status::invalid_argument(format!("the peer address {address:?} is not valid: {error}"))
+            })?
+            .connect_timeout(timeout)
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(alive)
+            .keep_alive_timeout(alive * 2)
+            .keep_alive_while_idle(true);
+        let endpoint = match &self.config.tls {
+            Some(tls) => with_tls(endpoint, tls)?,
+            None => endpoint,
+        };
+        Ok(endpoint.connect_lazy())
+    }
+}
+
+#[cfg(not(madsim))]
+fn with_tls(endpoint: Endpoint, tls: &PeerTls) -> Result<Endpoint, Status> {
+    use tonic::transport::{Certificate, ClientTlsConfig, Identity};
+    endpoint
+        .tls_config(
+            ClientTlsConfig::new()
+                .ca_certificate(Certificate::from_pem(&tls.ca_pem))
+                .identity(Identity::from_pem(&tls.certificate_pem, &tls.key_pem))
+                .domain_name(&tls.domain),
+        )
+        .map_err(|error| Status::internal(format!("the peer TLS settings cannot be used: {error}")))
+}
+
+/// The simulated network has no TLS.
+#[cfg(madsim)]
+fn with_tls(endpoint: Endpoint, _tls: &PeerTls) -> Result<Endpoint, Status> {
+    Ok(endpoint)
+}

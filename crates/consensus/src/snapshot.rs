@@ -1,0 +1,247 @@
+//! Snapshots: never files, only the state itself.
+//!
+//! *Taking* one flushes the engine and notes the applied log id, after which the log before it may go. *Sending*
+//! one streams the rows of a pinned view in bounded chunks. *Installing* one can be done again from the start
+//! at any point:
+//!
+//! 1. rows arrive and are staged beside the live ones, then synced;
+//! 2. a synced `installing` row says that the staged rows are complete;
+//! 3. the live rows are deleted and the staged ones ingested, which is not atomic;
+//! 4. one synced batch sets the applied log id and membership and removes mark and staged rows.
+//!
+//! A node that finds the mark when it starts does 3 and 4 again before anything else runs; staged rows without
+//! the mark are thrown away. The sender's own rows about the log (applied id, membership) are not sent: the
+//! header carries them.
+
+use std::io;
+use std::ops::Bound;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use holdfast_storage::engine::{Batch, Direction, Engine, EngineError, Row, View};
+use holdfast_types::{Family, ShardId};
+use openraft::storage::{RaftSnapshotBuilder, Snapshot};
+use tokio::sync::OwnedMutexGuard;
+
+use crate::codec::{self, Installing};
+use crate::keys;
+use crate::type_config::{LeaderTerm, SnapshotMeta, TypeConfig};
+
+/// Bytes read, sent, staged and ingested at a time.
+pub(crate) const CHUNK_BYTES: usize = 512 << 10;
+const INGEST_BYTES: usize = 8 << 20;
+
+/// A snapshot's rows, on either side of the network.
+pub(crate) enum SnapshotData {
+    /// Rows to send.
+    Outgoing(Box<dyn View>),
+    /// Rows staged completely in the engine. Nobody else may stage while this is held.
+    Incoming(OwnedMutexGuard<()>),
+}
+
+/// Takes a snapshot.
+pub(crate) struct SnapshotBuilder {
+    pub(crate) engine: Arc<dyn Engine>,
+    pub(crate) view: Option<Box<dyn View>>,
+    pub(crate) meta: SnapshotMeta,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
+    type SnapshotData = SnapshotData;
+
+    async fn build_snapshot(
+        &mut self,
+    ) -> Result<Snapshot<LeaderTerm, u64, crate::PeerAddresses, SnapshotData>, io::Error> {
+        self.engine.flush().await.map_err(io::Error::other)?;
+        let view = self.view.take().unwrap_or_else(|| self.engine.view());
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot: SnapshotData::Outgoing(view),
+        })
+    }
+}
+
+/// Walks a view's rows family by family in chunks.
+pub(crate) struct Walk {
+    view: Box<dyn View>,
+    shard: ShardId,
+    families: std::vec::IntoIter<Family>,
+    current: Option<(Family, Bound<Bytes>)>,
+}
+
+impl Walk {
+    pub(crate) fn new(view: Box<dyn View>, shard: ShardId) -> Self {
+        let mut families = Family::STATE.to_vec().into_iter();
+        let current = families.next().map(|family| (family, Bound::Unbounded));
+        Walk {
+            view,
+            shard,
+            families,
+            current,
+        }
+    }
+
+    /// The next rows, all of one family, at least one; nothing at the end.
+    pub(crate) fn next_chunk(&mut self) -> Result<Option<(Family, Vec<Row>)>, EngineError> {
+        let own = [keys::applied(self.shard), keys::membership(self.shard)];
+        while let Some((family, from)) = self.current.clone() {
+            let mut rows = Vec::new();
+            let mut bytes = 0;
+            let start = match &from {
+                Bound::Included(key) => Bound::Included(&key[..]),
+                Bound::Excluded(key) => Bound::Excluded(&key[..]),
+                Bound::Unbounded => Bound::Unbounded,
+            };
+            for row in self
+                .view
+                .scan(family, start, Bound::Unbounded, Direction::Forward)
+            {
+                let (key, value) = row?;
+                if family == Family::Meta && own.contains(&key) {
+                    continue;
+                }
+                bytes += key.len() + value.len();
+                rows.push((key, value));
+                if bytes >= CHUNK_BYTES {
+                    break;
+                }
+            }
+            match rows.last() {
+                Some((last, _)) => {
+                    self.current = Some((family, Bound::Excluded(last.clone())));
+                    return Ok(Some((family, rows)));
+                }
+                None => self.current = self.families.next().map(|family| (family, Bound::Unbounded)),
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// The checksum of one chunk: CRC-32 over keys and values, each preceded by its length.
+pub(crate) fn chunk_checksum<'r>(rows: impl IntoIterator<Item = (&'r Bytes, &'r Bytes)>) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    for (key, value) in rows {
+        for field in [key, value] {
+            hasher.update(&(field.len() as u32).to_be_bytes());
+            hasher.update(field);
+        }
+    }
+    hasher.finalize()
+}
+
+/// Forgets rows that were staged earlier.
+pub(crate) fn clear_staged(engine: &dyn Engine, shard: ShardId) -> Result<(), EngineError> {
+    let (from, to) = keys::staged_range(shard);
+    let mut batch = Batch::default();
+    batch.delete_range(Family::RaftMeta, from, to);
+    engine.write(batch).map(drop)
+}
+
+/// Stages a chunk.
+pub(crate) fn stage(
+    engine: &dyn Engine,
+    shard: ShardId,
+    family: Family,
+    rows: impl IntoIterator<Item = Row>,
+) -> Result<(), EngineError> {
+    let mut batch = Batch::default();
+    for (key, value) in rows {
+        batch.put(Family::RaftMeta, keys::staged(shard, family, &key), value);
+    }
+    engine.write(batch).map(drop)
+}
+
+/// Says durably that the staged rows are a whole snapshot.
+pub(crate) async fn mark_installing(
+    engine: &dyn Engine,
+    shard: ShardId,
+    mark: &Installing,
+) -> Result<(), EngineError> {
+    engine.sync().await?;
+    let mut batch = Batch::default();
+    batch.put(Family::RaftMeta, keys::installing(shard), codec::encode(mark));
+    engine.write(batch)?;
+    engine.sync().await.map(drop)
+}
+
+/// Finishes an install if one was marked, else throws away what was staged. Must run before Raft does.
+pub(crate) async fn finish_install(engine: &dyn Engine, shard: ShardId) -> io::Result<()> {
+    let view = engine.view();
+    let mark = view
+        .get(Family::RaftMeta, &keys::installing(shard))
+        .map_err(io::Error::other)?;
+    let Some(mark) = mark else {
+        let (from, to) = keys::staged_range(shard);
+        let leftover = view
+            .scan(
+                Family::RaftMeta,
+                Bound::Included(&from[..]),
+                Bound::Excluded(&to[..]),
+                Direction::Forward,
+            )
+            .next();
+        return match leftover {
+            Some(_) => clear_staged(engine, shard).map_err(io::Error::other),
+            None => Ok(()),
+        };
+    };
+    let mark: Installing = codec::decode(&mark).map_err(io::Error::other)?;
+
+    let mut clear = Batch::default();
+    for family in Family::STATE {
+        clear.delete_range(family, Bytes::new(), keys::above_all());
+    }
+    engine.write(clear).map_err(io::Error::other)?;
+    ingest_staged(engine, &*view, shard).await?;
+
+    let mut done = Batch::default();
+    if let Some(last) = &mark.last_log_id {
+        done.put(Family::Meta, keys::applied(shard), codec::encode(last));
+    }
+    done.put(
+        Family::Meta,
+        keys::membership(shard),
+        codec::encode(&mark.membership),
+    );
+    done.delete(Family::RaftMeta, keys::installing(shard));
+    let (from, to) = keys::staged_range(shard);
+    done.delete_range(Family::RaftMeta, from, to);
+    engine.write(done).map_err(io::Error::other)?;
+    engine.sync().await.map_err(io::Error::other)?;
+    tracing::info!(last_log_id = ?mark.last_log_id, "installed a snapshot");
+    Ok(())
+}
+
+/// Copies staged rows to their families, a bounded amount at a time.
+async fn ingest_staged(engine: &dyn Engine, view: &dyn View, shard: ShardId) -> io::Result<()> {
+    let (mut from, to) = keys::staged_range(shard);
+    loop {
+        let mut families: Vec<(Family, Vec<Row>)> = Vec::new();
+        let mut bytes = 0;
+        let mut last = None;
+        let rows = view.scan(
+            Family::RaftMeta,
+            Bound::Excluded(&from[..]),
+            Bound::Excluded(&to[..]),
+            Direction::Forward,
+        );
+        for row in rows {
+            let (staged, value) = row.map_err(io::Error::other)?;
+            let (family, key) = keys::unstage(&staged)
+                .ok_or_else(|| io::Error::other("a staged snapshot row has a key that nothing writes"))?;
+            bytes += key.len() + value.len();
+            match families.last_mut() {
+                Some((current, rows)) if *current == family => rows.push((key, value)),
+                _ => families.push((family, vec![(key, value)])),
+            }
+            last = Some(staged);
+            if bytes >= INGEST_BYTES {
+                break;
+            }
+        }
+        let Some(last) = last else { return Ok(()) };
+        engine.ingest(families).await.map_err(io::Error::other)?;
+        from = last;
+    }
+}
