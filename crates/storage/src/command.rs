@@ -25,7 +25,7 @@ pub enum UndecodableCommand {
     },
     /// The command needs a newer release.
     #[error(
-        "a log entry needs feature level {level}, this build knows up to {FEATURE_LEVEL}; install a newer release"
+        "a log entry needs feature level {level}, this build has {FEATURE_LEVEL}; install a newer release"
     )]
     Level {
         /// The level it needs.

@@ -1,8 +1,8 @@
 //! Rows on their way into one atomic batch.
 //!
 //! Apply runs many commands before it writes: each must see what the earlier ones staged, over a view of what
-//! is stored already. [`Staged`] is that picture. What it drains into is the net effect (one operation a key),
-//! not the history.
+//! is stored already. [`Staged`] is that picture. It drains into the net effect (one operation a key), not the
+//! history.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -196,7 +196,11 @@ mod tests {
     proptest! {
         /// Whatever is staged over whatever is stored: reads see it, and the batch leads to the same rows.
         #[test]
-        fn agrees_with_a_map(stored in vec(op(), 0..20), staged in vec(op(), 0..30), probes in vec(key(), 10)) {
+        fn agrees_with_a_map(
+            stored in vec(op(), 0..20),
+            staged in vec(op(), 0..30),
+            probes in vec(key(), 10),
+        ) {
             let mut model = Model::new();
             for op in stored {
                 apply(&mut model, op);

@@ -137,7 +137,12 @@ pub async fn scans_stay_within_their_bounds<S: Subject>(subject: S) {
     batch.put(Family::Activity, "z", "z");
     write(&*engine, batch);
     let view = engine.view();
-    let cases: [(Bound<&[u8]>, Bound<&[u8]>, &[&str]); 14] = [
+    type Case = (
+        Bound<&'static [u8]>,
+        Bound<&'static [u8]>,
+        &'static [&'static str],
+    );
+    let cases: [Case; 14] = [
         (Unbounded, Unbounded, &["b", "d", "f"]),
         (Included(b"b"), Included(b"f"), &["b", "d", "f"]),
         (Excluded(b"b"), Excluded(b"f"), &["d"]),

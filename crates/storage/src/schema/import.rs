@@ -75,8 +75,17 @@ pub fn mutation(
 ) -> Mutation {
     let key = key(realm, import, caller);
     Mutation {
-        guards: vec![Guard { family: FAMILY, key: key.clone(), expect }],
-        writes: vec![Write::Put { family: FAMILY, key, key_id: 0, body: encode(progress) }],
+        guards: vec![Guard {
+            family: FAMILY,
+            key: key.clone(),
+            expect,
+        }],
+        writes: vec![Write::Put {
+            family: FAMILY,
+            key,
+            key_id: 0,
+            body: encode(progress),
+        }],
         ..Mutation::default()
     }
 }
@@ -91,7 +100,11 @@ pub fn forget(view: &dyn View, before: Millis, limit: usize) -> Result<Option<Mu
         let progress = open(FAMILY, &value, decode)?;
         if progress.value.update_time < before {
             let expect = Expect::Stamp(progress.stamp);
-            mutation.guards.push(Guard { family: FAMILY, key: key.clone(), expect });
+            mutation.guards.push(Guard {
+                family: FAMILY,
+                key: key.clone(),
+                expect,
+            });
             mutation.writes.push(Write::Delete { family: FAMILY, key });
         }
         if mutation.writes.len() >= limit {
@@ -109,7 +122,10 @@ pub fn encode(progress: &ImportProgress) -> Bytes {
         segments: progress
             .segments
             .iter()
-            .map(|segment| proto::ImportSegment { from_index: segment.from_index, birth_ms: segment.birth.0 })
+            .map(|segment| proto::ImportSegment {
+                from_index: segment.from_index,
+                birth_ms: segment.birth.0,
+            })
             .collect(),
         update_time_ms: progress.update_time.0,
     })
@@ -121,10 +137,16 @@ pub fn decode(record: Bytes) -> Result<ImportProgress, Damaged> {
     let segments: Vec<ImportSegment> = progress
         .segments
         .into_iter()
-        .map(|segment| ImportSegment { from_index: segment.from_index, birth: Millis(segment.birth_ms) })
+        .map(|segment| ImportSegment {
+            from_index: segment.from_index,
+            birth: Millis(segment.birth_ms),
+        })
         .collect();
     if segments.is_empty() || !segments.is_sorted_by(|a, b| a.from_index < b.from_index) {
-        return Err(Damaged::new(FAMILY, "an import's segments are missing or out of order"));
+        return Err(Damaged::new(
+            FAMILY,
+            "an import's segments are missing or out of order",
+        ));
     }
     Ok(ImportProgress {
         resume_after_index: progress.resume_after_index,
@@ -150,8 +172,14 @@ mod tests {
             resume_after_index,
             reserved_through_index: 6,
             segments: vec![
-                ImportSegment { from_index: 1, birth: Millis(7) },
-                ImportSegment { from_index: 4, birth: Millis(9) },
+                ImportSegment {
+                    from_index: 1,
+                    birth: Millis(7),
+                },
+                ImportSegment {
+                    from_index: 4,
+                    birth: Millis(9),
+                },
             ],
             update_time: Millis(update_time),
         }
@@ -178,7 +206,10 @@ mod tests {
         assert_eq!(&key[..9], &[0, 0, 0, 0, b'i', 0, 0, 0, 7]);
         assert_eq!(&key[9..25], import.as_bytes());
         assert_eq!(key.len(), 33);
-        assert!(decode(Bytes::new()).is_err(), "an import has at least one segment");
+        assert!(
+            decode(Bytes::new()).is_err(),
+            "an import has at least one segment"
+        );
     }
 
     #[test]

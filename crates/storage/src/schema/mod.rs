@@ -10,6 +10,7 @@
 //! | due | bucket, deadline, realm, subject | [`due`]: what happens then |
 //! | change | shard, log index, sequence | [`change`]: facts |
 //! | meta | shard 0, `r`, realm | [`realm`]: rules and keys |
+//! | meta | shard 0, `i`, realm, import id, caller's hash | [`import`]: how far it has come |
 //!
 //! Numbers are big-endian and of fixed width, so keys sort as their parts do. `placement` is 0 today. Nothing
 //! that a caller may choose is hashed without a key: slots come from BLAKE3 keyed with the realm's slot key,
@@ -25,6 +26,7 @@ pub mod change;
 pub mod claim;
 mod cursor;
 pub mod due;
+pub mod import;
 mod plan;
 pub mod realm;
 pub mod request;

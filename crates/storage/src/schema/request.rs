@@ -24,7 +24,7 @@ pub fn key(realm: &Realm, request: &RequestKey) -> Bytes {
 }
 
 /// 64 bits are enough: a collision needs the same request id as well, which its caller draws at random.
-fn caller_hash(realm: &Realm, caller: &Caller) -> [u8; 8] {
+pub(super) fn caller_hash(realm: &Realm, caller: &Caller) -> [u8; 8] {
     let mut hasher = blake3::Hasher::new_keyed(&realm.slot_key);
     hasher.update(b"caller");
     hasher.update(caller.as_str().as_bytes());
