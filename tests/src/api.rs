@@ -21,7 +21,10 @@ pub type ClusterAdmin = v1::cluster_service_client::ClusterServiceClient<Channel
 
 /// A connection to `address`.
 pub async fn channel(address: &str) -> Result<Channel, tonic::transport::Error> {
-    Endpoint::from_shared(format!("http://{address}"))?.connect_timeout(Duration::from_secs(2)).connect().await
+    Endpoint::from_shared(format!("http://{address}"))?
+        .connect_timeout(Duration::from_secs(2))
+        .connect()
+        .await
 }
 
 /// AccountService at `address`.
@@ -38,21 +41,30 @@ pub async fn cluster_service(address: &str) -> Result<ClusterAdmin, tonic::trans
 pub async fn realm_service(
     address: &str,
 ) -> Result<v1::realm_service_client::RealmServiceClient<Channel>, tonic::transport::Error> {
-    Ok(v1::realm_service_client::RealmServiceClient::new(channel(address).await?))
+    Ok(v1::realm_service_client::RealmServiceClient::new(
+        channel(address).await?,
+    ))
 }
 
 /// `message` with a deadline, from the caller the stories use.
 pub fn request<M>(message: M, deadline: Duration) -> Request<M> {
     let mut request = Request::new(message);
     request.set_timeout(deadline);
-    request.metadata_mut().insert("holdfast-caller", "stories".parse().unwrap());
+    request
+        .metadata_mut()
+        .insert("holdfast-caller", "stories".parse().unwrap());
     request
 }
 
 /// True when the node at `address` answers a linearizable read: there is a leader, and it has passed a barrier.
 pub async fn answers(address: &str) -> bool {
-    let Ok(mut client) = accounts(address).await else { return false };
-    let read = v1::GetAccountRequest { name: account_name("nobody"), ..Default::default() };
+    let Ok(mut client) = accounts(address).await else {
+        return false;
+    };
+    let read = v1::GetAccountRequest {
+        name: account_name("nobody"),
+        ..Default::default()
+    };
     matches!(client.get_account(request(read, Duration::from_secs(2))).await, Err(status) if status.code() == Code::NotFound)
 }
 
@@ -68,12 +80,21 @@ pub fn request_id() -> String {
 
 /// An identifier as a caller gives it.
 pub fn identifier(kind: v1::IdentifierKind, value: &str) -> v1::Identifier {
-    v1::Identifier { kind: kind.into(), value: value.to_owned(), primary: Some(true), ..Default::default() }
+    v1::Identifier {
+        kind: kind.into(),
+        value: value.to_owned(),
+        primary: Some(true),
+        ..Default::default()
+    }
 }
 
 /// An identifier as a lookup gives it.
 pub fn reference(kind: v1::IdentifierKind, value: &str) -> v1::IdentifierReference {
-    v1::IdentifierReference { kind: kind.into(), value: value.to_owned(), ..Default::default() }
+    v1::IdentifierReference {
+        kind: kind.into(),
+        value: value.to_owned(),
+        ..Default::default()
+    }
 }
 
 /// Creates account `id` (empty: derived) with one email.
@@ -93,7 +114,10 @@ pub fn create(id: &str, email: &str, request_id: &str) -> v1::CreateAccountReque
 
 /// Reads account `id`, linearizably.
 pub fn get(id: &str) -> v1::GetAccountRequest {
-    v1::GetAccountRequest { name: account_name(id), consistency: None }
+    v1::GetAccountRequest {
+        name: account_name(id),
+        consistency: None,
+    }
 }
 
 /// Looks an email up, linearizably.
@@ -107,9 +131,15 @@ pub fn lookup(email: &str) -> v1::LookupAccountRequest {
 
 /// Sets attribute `counter` of account `id`.
 pub fn set_counter(id: &str, value: i64, request_id: &str) -> v1::UpdateAccountRequest {
-    let attribute = v1::Attribute { value: Some(v1::attribute::Value::Int64Value(value)), ..Default::default() };
+    let attribute = v1::Attribute {
+        value: Some(v1::attribute::Value::Int64Value(value)),
+        ..Default::default()
+    };
     v1::UpdateAccountRequest {
-        account: Some(v1::Account { name: account_name(id), ..Default::default() }),
+        account: Some(v1::Account {
+            name: account_name(id),
+            ..Default::default()
+        }),
         set_attributes: [("counter".to_owned(), attribute)].into(),
         request_id: request_id.to_owned(),
         ..Default::default()
@@ -118,7 +148,11 @@ pub fn set_counter(id: &str, value: i64, request_id: &str) -> v1::UpdateAccountR
 
 /// Attribute `counter` of an account; 0 if it has none.
 pub fn counter(account: &v1::Account) -> i64 {
-    match account.attributes.get("counter").and_then(|attribute| attribute.value.as_ref()) {
+    match account
+        .attributes
+        .get("counter")
+        .and_then(|attribute| attribute.value.as_ref())
+    {
         Some(v1::attribute::Value::Int64Value(value)) => *value,
         _ => 0,
     }
@@ -139,7 +173,11 @@ pub fn reason(status: &Status) -> String {
 /// Asserts code and reason of an error.
 pub fn assert_status<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, expected: &str) -> Status {
     let status = answer.expect_err("an error was expected");
-    assert_eq!((status.code(), reason(&status).as_str()), (code, expected), "{status:?}");
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (code, expected),
+        "{status:?}"
+    );
     status
 }
 
@@ -147,7 +185,13 @@ pub fn assert_status<T: std::fmt::Debug>(answer: Result<T, Status>, code: Code, 
 pub async fn set_quarantine(admin_address: &str, quarantine: Duration) {
     let mut client = realm_service(admin_address).await.unwrap();
     let realm = client
-        .get_realm(request(v1::GetRealmRequest { name: REALM.to_owned(), consistency: None }, CALL_LIMIT))
+        .get_realm(request(
+            v1::GetRealmRequest {
+                name: REALM.to_owned(),
+                consistency: None,
+            },
+            CALL_LIMIT,
+        ))
         .await
         .unwrap()
         .into_inner()
@@ -161,8 +205,14 @@ pub async fn set_quarantine(admin_address: &str, quarantine: Duration) {
         ..Default::default()
     };
     let update = v1::UpdateRealmRequest {
-        realm: Some(v1::Realm { name: REALM.to_owned(), config: Some(config), ..Default::default() }),
-        update_mask: Some(prost_types::FieldMask { paths: vec!["config.quarantine".to_owned()] }),
+        realm: Some(v1::Realm {
+            name: REALM.to_owned(),
+            config: Some(config),
+            ..Default::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["config.quarantine".to_owned()],
+        }),
         etag: realm.etag,
         ..Default::default()
     };

@@ -41,7 +41,8 @@ impl Said {
 /// `holdfast ARGS`, pointed at all nodes of `cluster`.
 pub fn command(cluster: &Cluster, args: &[&str]) -> Command {
     let nodes = cluster.founders();
-    let join = |address: &dyn Fn(u64) -> String| nodes.iter().map(|id| address(*id)).collect::<Vec<_>>().join(",");
+    let join =
+        |address: &dyn Fn(u64) -> String| nodes.iter().map(|id| address(*id)).collect::<Vec<_>>().join(",");
     let mut command = Command::new(binary());
     command
         .args(args)
@@ -54,5 +55,7 @@ pub fn command(cluster: &Cluster, args: &[&str]) -> Command {
 /// Runs `holdfast ARGS` against `cluster`, without blocking the test's other tasks.
 pub async fn run(cluster: &Cluster, args: &[&str]) -> Said {
     let mut command = command(cluster, args);
-    tokio::task::spawn_blocking(move || Said::from(command.output().unwrap())).await.unwrap()
+    tokio::task::spawn_blocking(move || Said::from(command.output().unwrap()))
+        .await
+        .unwrap()
 }

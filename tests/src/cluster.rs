@@ -34,7 +34,12 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Self { nodes: 3, extra: String::new(), cluster_id: None, address: None }
+        Self {
+            nodes: 3,
+            extra: String::new(),
+            cluster_id: None,
+            address: None,
+        }
     }
 }
 
@@ -67,7 +72,10 @@ impl Cluster {
 
     /// Directories and configurations; no process yet.
     pub fn lay_out(options: Options) -> Self {
-        let directory = tempfile::Builder::new().prefix("holdfast-e2e-").tempdir().unwrap();
+        let directory = tempfile::Builder::new()
+            .prefix("holdfast-e2e-")
+            .tempdir()
+            .unwrap();
         let cluster = Self {
             directory: Some(directory),
             address: options.address.unwrap_or_else(fresh_address),
@@ -137,10 +145,16 @@ impl Cluster {
         if founder {
             text.push_str("initial_members = [\n");
             for member in self.founders() {
-                let (peer, client, admin) =
-                    (self.peer_address(member), self.client_address(member), self.admin_address(member));
-                writeln!(text, "  {{ id = {member}, peer = \"{peer}\", client = \"{client}\", admin = \"{admin}\" }},")
-                    .unwrap();
+                let (peer, client, admin) = (
+                    self.peer_address(member),
+                    self.client_address(member),
+                    self.admin_address(member),
+                );
+                writeln!(
+                    text,
+                    "  {{ id = {member}, peer = \"{peer}\", client = \"{client}\", admin = \"{admin}\" }},"
+                )
+                .unwrap();
             }
             text.push_str("]\n");
         }
@@ -180,7 +194,11 @@ impl Cluster {
             .open(self.path().join(format!("node{id}.log")))
             .unwrap();
         let errors = log.try_clone().unwrap();
-        command.current_dir(self.path()).stdin(Stdio::null()).stdout(log).stderr(errors);
+        command
+            .current_dir(self.path())
+            .stdin(Stdio::null())
+            .stdout(log)
+            .stderr(errors);
     }
 
     /// Starts the process of node `id`.
@@ -192,7 +210,9 @@ impl Cluster {
     /// Starts `command` as the process of node `id`.
     pub fn spawn_command(&mut self, id: u64, mut command: Command) {
         assert!(!self.children.contains_key(&id), "node {id} is running already");
-        let child = command.spawn().unwrap_or_else(|why| panic!("cannot start {command:?}: {why}"));
+        let child = command
+            .spawn()
+            .unwrap_or_else(|why| panic!("cannot start {command:?}: {why}"));
         self.children.insert(id, child);
     }
 
@@ -200,15 +220,22 @@ impl Cluster {
     pub fn expect_refusal(&self, id: u64) -> (ExitStatus, String) {
         let before = self.log(id).len();
         let mut child = self.serve_command(id).spawn().unwrap();
-        let status = wait_exit(&mut child, Duration::from_secs(30))
-            .unwrap_or_else(|| panic!("node {id} should have refused to start:\n{}", &self.log(id)[before..]));
+        let status = wait_exit(&mut child, Duration::from_secs(30)).unwrap_or_else(|| {
+            panic!(
+                "node {id} should have refused to start:\n{}",
+                &self.log(id)[before..]
+            )
+        });
         let said = self.log(id)[before..].to_owned();
         assert!(!status.success(), "node {id} ended without an error:\n{said}");
         (status, said)
     }
 
     fn signal(&self, id: u64, signal: Signal) {
-        let child = self.children.get(&id).unwrap_or_else(|| panic!("node {id} is not running"));
+        let child = self
+            .children
+            .get(&id)
+            .unwrap_or_else(|| panic!("node {id} is not running"));
         kill_process(Pid::from_child(child), signal).unwrap();
     }
 
@@ -292,7 +319,13 @@ impl Cluster {
     pub async fn status(&self, id: u64) -> Option<v1::GetStatusResponse> {
         let mut client = api::cluster_service(&self.admin_address(id)).await.ok()?;
         let request = client.get_status(v1::GetStatusRequest {});
-        Some(tokio::time::timeout(Duration::from_secs(2), request).await.ok()?.ok()?.into_inner())
+        Some(
+            tokio::time::timeout(Duration::from_secs(2), request)
+                .await
+                .ok()?
+                .ok()?
+                .into_inner(),
+        )
     }
 
     /// Shard 0 as node `id` sees it.
@@ -310,7 +343,9 @@ impl Cluster {
         let end = Instant::now() + LEADER_LIMIT;
         loop {
             for id in self.running().into_iter().filter(|id| *id != old) {
-                let Some(shard) = self.shard(id).await else { continue };
+                let Some(shard) = self.shard(id).await else {
+                    continue;
+                };
                 if shard.role() == v1::ReplicaRole::Leader && api::answers(&self.client_address(id)).await {
                     return id;
                 }
@@ -343,7 +378,10 @@ impl Cluster {
             if applied >= goal {
                 return;
             }
-            assert!(Instant::now() < end, "node {id} applied {applied}, not {goal}, within {LEADER_LIMIT:?}");
+            assert!(
+                Instant::now() < end,
+                "node {id} applied {applied}, not {goal}, within {LEADER_LIMIT:?}"
+            );
             pause().await;
         }
     }
@@ -363,7 +401,11 @@ impl Drop for Cluster {
                 if !log.is_empty() {
                     let lines: Vec<&str> = log.lines().collect();
                     let tail = &lines[lines.len().saturating_sub(25)..];
-                    eprintln!("\n--- node{id}.log, last {} lines\n{}", tail.len(), tail.join("\n"));
+                    eprintln!(
+                        "\n--- node{id}.log, last {} lines\n{}",
+                        tail.len(),
+                        tail.join("\n")
+                    );
                 }
             }
         }
@@ -378,7 +420,11 @@ pub fn binary() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     // target/debug/deps/stories-0123456789abcdef
     let path = test.parent().and_then(Path::parent).unwrap().join("holdfast");
-    assert!(path.exists(), "build the binary first: cargo build --package holdfast-cli ({} is missing)", path.display());
+    assert!(
+        path.exists(),
+        "build the binary first: cargo build --package holdfast-cli ({} is missing)",
+        path.display()
+    );
     path
 }
 

@@ -10,7 +10,10 @@
 //!
 //! A test that this machine cannot run calls [`skip`] with the reason and returns.
 
-#![allow(clippy::unwrap_used, reason = "this crate is all tests; a panic is how a test says no")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "this crate is all tests; a panic is how a test says no"
+)]
 
 pub mod api;
 pub mod cli;
@@ -23,7 +26,9 @@ use std::time::Duration;
 /// Says that the calling test cannot run here, and why. `cargo xtask test` counts it as skipped.
 pub fn skip(test: &str, why: &str) {
     println!("skipped: {test}: {why}");
-    let Some(path) = std::env::var_os("HOLDFAST_TEST_SKIPS") else { return };
+    let Some(path) = std::env::var_os("HOLDFAST_TEST_SKIPS") else {
+        return;
+    };
     if let Ok(mut file) = std::fs::File::options().create(true).append(true).open(path) {
         let _ = writeln!(file, "{test}: {why}");
     }

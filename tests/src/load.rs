@@ -55,7 +55,8 @@ impl Load {
         let run = run[20..].to_owned();
         let spawn = |writer| {
             let (client, run) = (client.clone(), run.clone());
-            let (stop, acknowledged, ledger) = (load.stop.clone(), load.acknowledged.clone(), load.ledger.clone());
+            let (stop, acknowledged, ledger) =
+                (load.stop.clone(), load.acknowledged.clone(), load.ledger.clone());
             tokio::spawn(async move {
                 let mut number = 0;
                 while !stop.load(Ordering::Relaxed) {
@@ -79,7 +80,11 @@ impl Load {
         let goal = self.acknowledged() + more;
         let end = Instant::now() + Duration::from_secs(60);
         while self.acknowledged() < goal {
-            assert!(Instant::now() < end, "{} of {goal} writes acknowledged within a minute", self.acknowledged());
+            assert!(
+                Instant::now() < end,
+                "{} of {goal} writes acknowledged within a minute",
+                self.acknowledged()
+            );
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -105,10 +110,16 @@ async fn one_account(client: &Client, id: &str, acknowledged: &AtomicU64, ledger
             let create = api::create(id, &format!("{id}@example.com"), &request_id);
             client.create_account(create, &options).await.map(|_| ())
         } else {
-            client.update_account(api::set_counter(id, value, &request_id), &options).await.map(|_| ())
+            client
+                .update_account(api::set_counter(id, value, &request_id), &options)
+                .await
+                .map(|_| ())
         };
         let mut ledger = ledger.lock().unwrap();
-        let entry = ledger.entry(id.to_owned()).or_insert(Entry { acknowledged: None, unknown: false });
+        let entry = ledger.entry(id.to_owned()).or_insert(Entry {
+            acknowledged: None,
+            unknown: false,
+        });
         match answer {
             Ok(()) => {
                 entry.acknowledged = Some(value);
@@ -128,7 +139,9 @@ async fn one_account(client: &Client, id: &str, acknowledged: &AtomicU64, ledger
 pub async fn verify(cluster: &Cluster, node: u64, ledger: &Ledger) {
     let mut client = api::accounts(&cluster.client_address(node)).await.unwrap();
     for (id, entry) in ledger {
-        let answer = client.get_account(api::request(api::get(id), api::CALL_LIMIT)).await;
+        let answer = client
+            .get_account(api::request(api::get(id), api::CALL_LIMIT))
+            .await;
         let found = match answer {
             Ok(answer) => Some(api::counter(&answer.into_inner().account.unwrap())),
             Err(status) if status.code() == tonic::Code::NotFound => None,
@@ -136,7 +149,10 @@ pub async fn verify(cluster: &Cluster, node: u64, ledger: &Ledger) {
         };
         let next = entry.acknowledged.map_or(0, |counter| counter + 1);
         let holds = found == entry.acknowledged || (entry.unknown && found == Some(next));
-        assert!(holds, "node {node}: {id} has {found:?}, the ledger says {entry:?}");
+        assert!(
+            holds,
+            "node {node}: {id} has {found:?}, the ledger says {entry:?}"
+        );
     }
 }
 

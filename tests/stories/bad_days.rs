@@ -20,7 +20,10 @@ async fn without_a_quorum_calls_fail_inside_their_deadline() {
     let others: Vec<u64> = cluster.founders().into_iter().filter(|id| *id != last).collect();
     let mut accounts = api::accounts(&cluster.client_address(last)).await.unwrap();
     let create = api::create("kept", "kept@example.com", &api::request_id());
-    accounts.create_account(api::request(create, api::CALL_LIMIT)).await.unwrap();
+    accounts
+        .create_account(api::request(create, api::CALL_LIMIT))
+        .await
+        .unwrap();
     for id in &others {
         cluster.kill(*id);
     }
@@ -33,18 +36,35 @@ async fn without_a_quorum_calls_fail_inside_their_deadline() {
             .update_account(api::request(write.clone(), deadline))
             .await
             .expect_err("a write without a quorum was acknowledged");
-        assert!(began.elapsed() < deadline + Duration::from_millis(500), "round {round} took {:?}", began.elapsed());
-        assert!(matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded), "{status:?}");
+        assert!(
+            began.elapsed() < deadline + Duration::from_millis(500),
+            "round {round} took {:?}",
+            began.elapsed()
+        );
+        assert!(
+            matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
+            "{status:?}"
+        );
         let (_, facts) = api::error_info(&status);
-        assert!(["UNKNOWN", "NOT_APPLIED"].contains(&facts["outcome"].as_str()), "{facts:?}");
+        assert!(
+            ["UNKNOWN", "NOT_APPLIED"].contains(&facts["outcome"].as_str()),
+            "{facts:?}"
+        );
 
         let began = Instant::now();
         let status = accounts
             .get_account(api::request(api::get("kept"), deadline))
             .await
             .expect_err("a linearizable read without a quorum was answered");
-        assert!(began.elapsed() < deadline + Duration::from_millis(500), "round {round} took {:?}", began.elapsed());
-        assert!(matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded), "{status:?}");
+        assert!(
+            began.elapsed() < deadline + Duration::from_millis(500),
+            "round {round} took {:?}",
+            began.elapsed()
+        );
+        assert!(
+            matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
+            "{status:?}"
+        );
     }
 
     cluster.spawn(others[0]);
@@ -54,7 +74,11 @@ async fn without_a_quorum_calls_fail_inside_their_deadline() {
     client.update_account(write, &options).await.unwrap();
     let read = client.get_account(api::get("kept"), &options).await.unwrap();
     let account = read.account.unwrap();
-    assert_eq!((api::counter(&account), account.revision), (1, 2), "the write ran once");
+    assert_eq!(
+        (api::counter(&account), account.revision),
+        (1, 2),
+        "the write ran once"
+    );
 }
 
 /// The newest write-ahead log of node `id`, and how long it is.
@@ -88,15 +112,26 @@ async fn a_log_damaged_below_the_synced_mark_stops_the_node_and_only_it() {
     let (log, _) = newest_log(&cluster.data_dir(victim));
     let file = fs::File::options().read(true).write(true).open(&log).unwrap();
     // Preallocated files end in zeros: what was written is what is not zero.
-    let written = fs::read(&log).unwrap().iter().rposition(|byte| *byte != 0).unwrap() as u64;
+    let written = fs::read(&log)
+        .unwrap()
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .unwrap() as u64;
     let mut damage = [0; 64];
     file.read_exact_at(&mut damage, written / 2).unwrap();
-    file.write_all_at(&damage.map(|byte| byte ^ 0x5a), written / 2).unwrap();
+    file.write_all_at(&damage.map(|byte| byte ^ 0x5a), written / 2)
+        .unwrap();
     drop(file);
 
     let (_, said) = cluster.expect_refusal(victim);
-    assert!(said.contains("mark") || said.contains("damage"), "the refusal does not say what happened:\n{said}");
-    assert!(said.contains("replace"), "the refusal does not say what to do:\n{said}");
+    assert!(
+        said.contains("mark") || said.contains("damage"),
+        "the refusal does not say what happened:\n{said}"
+    );
+    assert!(
+        said.contains("replace"),
+        "the refusal does not say what to do:\n{said}"
+    );
 
     load.progress(100).await;
     let ledger = load.stop().await;

@@ -16,7 +16,9 @@ const RESERVE: &str = "[disk]\nreserve_mib = 48\nballast_mib = 8\n";
 
 /// Whether this machine lets us make a mount namespace with a tmpfs in it.
 fn namespaces_refused() -> Option<String> {
-    let probe = Command::new("unshare").args(["-rm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"]).output();
+    let probe = Command::new("unshare")
+        .args(["-rm", "sh", "-c", "mount -t tmpfs tmpfs /mnt"])
+        .output();
     match probe {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
@@ -41,14 +43,22 @@ fn free_bytes(disk: &Path) -> u64 {
 }
 
 /// Repeats `call` until it succeeds, or fails as `expected`.
-async fn until<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Status>, wanted: impl Fn(&Result<T, Status>) -> bool) {
+async fn until<T>(
+    what: &str,
+    mut call: impl AsyncFnMut() -> Result<T, Status>,
+    wanted: impl Fn(&Result<T, Status>) -> bool,
+) {
     let end = Instant::now() + Duration::from_secs(30);
     loop {
         let answer = call().await;
         if wanted(&answer) {
             return;
         }
-        assert!(Instant::now() < end, "{what}: still {:?} after 30 s", answer.err());
+        assert!(
+            Instant::now() < end,
+            "{what}: still {:?} after 30 s",
+            answer.err()
+        );
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
@@ -56,10 +66,17 @@ async fn until<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Status>, 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nearly_full_disk_refuses_what_adds_and_clears_by_itself() {
     if let Some(why) = namespaces_refused() {
-        skip("a_nearly_full_disk_refuses_what_adds_and_clears_by_itself", &format!("no mount namespace here: {why}"));
+        skip(
+            "a_nearly_full_disk_refuses_what_adds_and_clears_by_itself",
+            &format!("no mount namespace here: {why}"),
+        );
         return;
     }
-    let options = Options { nodes: 1, extra: RESERVE.to_owned(), ..Options::default() };
+    let options = Options {
+        nodes: 1,
+        extra: RESERVE.to_owned(),
+        ..Options::default()
+    };
     let mut cluster = Cluster::lay_out(options);
     fs::create_dir(cluster.data_dir(1)).unwrap();
     let script = format!(
@@ -74,7 +91,11 @@ async fn a_nearly_full_disk_refuses_what_adds_and_clears_by_itself() {
     cluster.spawn_command(1, command);
     cluster.leader().await;
     // The disk as the node sees it, from out here.
-    let disk = PathBuf::from(format!("/proc/{}/root{}", cluster.pid(1), cluster.data_dir(1).display()));
+    let disk = PathBuf::from(format!(
+        "/proc/{}/root{}",
+        cluster.pid(1),
+        cluster.data_dir(1).display()
+    ));
 
     let mut accounts = api::accounts(&cluster.client_address(1)).await.unwrap();
     let create = |id: &str| {
@@ -91,20 +112,39 @@ async fn a_nearly_full_disk_refuses_what_adds_and_clears_by_itself() {
         "a create on a nearly full disk",
         async || {
             number += 1;
-            accounts.create_account(create(&format!("squeezed-{number}"))).await
+            accounts
+                .create_account(create(&format!("squeezed-{number}")))
+                .await
         },
-        |answer| answer.as_ref().is_err_and(|s| s.code() == Code::ResourceExhausted && api::reason(s) == "DISK_FULL"),
+        |answer| {
+            answer
+                .as_ref()
+                .is_err_and(|s| s.code() == Code::ResourceExhausted && api::reason(s) == "DISK_FULL")
+        },
     )
     .await;
-    accounts.get_account(api::request(api::get("first"), api::CALL_LIMIT)).await.unwrap();
+    accounts
+        .get_account(api::request(api::get("first"), api::CALL_LIMIT))
+        .await
+        .unwrap();
     let delete = v1::DeleteAccountRequest {
         name: api::account_name("second"),
         request_id: api::request_id(),
         ..Default::default()
     };
-    accounts.delete_account(api::request(delete, api::CALL_LIMIT)).await.unwrap();
+    accounts
+        .delete_account(api::request(delete, api::CALL_LIMIT))
+        .await
+        .unwrap();
     let status = cluster.status(1).await.unwrap().node.unwrap();
-    assert!(status.alarms.iter().any(|alarm| alarm.kind() == v1::AlarmKind::DiskFull), "{:?}", status.alarms);
+    assert!(
+        status
+            .alarms
+            .iter()
+            .any(|alarm| alarm.kind() == v1::AlarmKind::DiskFull),
+        "{:?}",
+        status.alarms
+    );
 
     fs::remove_file(filler).unwrap();
     until(

@@ -14,7 +14,11 @@ async fn a_retry_storm_of_one_request_has_one_effect() {
     let cluster = Cluster::start().await;
     let mut accounts = api::accounts(&cluster.client_address(1)).await.unwrap();
     let create = api::create("stormed", "stormed@example.com", &api::request_id());
-    let created = accounts.create_account(api::request(create, api::CALL_LIMIT)).await.unwrap().into_inner();
+    let created = accounts
+        .create_account(api::request(create, api::CALL_LIMIT))
+        .await
+        .unwrap()
+        .into_inner();
 
     let request_id = api::request_id();
     let storm = (0..100_u64).map(|shot| {
@@ -22,13 +26,19 @@ async fn a_retry_storm_of_one_request_has_one_effect() {
         let update = api::set_counter("stormed", 1, &request_id);
         async move {
             let mut accounts = api::accounts(&address).await.unwrap();
-            accounts.update_account(api::request(update, api::CALL_LIMIT)).await
+            accounts
+                .update_account(api::request(update, api::CALL_LIMIT))
+                .await
         }
     });
     for answer in join_all(storm).await {
         assert_eq!(answer.unwrap().into_inner().revision, created.revision + 1);
     }
-    let read = accounts.get_account(api::request(api::get("stormed"), api::CALL_LIMIT)).await.unwrap().into_inner();
+    let read = accounts
+        .get_account(api::request(api::get("stormed"), api::CALL_LIMIT))
+        .await
+        .unwrap()
+        .into_inner();
     assert_eq!(read.account.unwrap().revision, created.revision + 1);
 }
 
@@ -58,7 +68,11 @@ async fn a_retry_storm_across_a_leader_kill_has_one_effect() {
         let (at, answer) = shot.await.unwrap();
         let name = answer.unwrap().account.unwrap().name;
         let seen: &mut Option<String> = &mut names[at];
-        assert_eq!(seen.get_or_insert_with(|| name.clone()), &name, "request {at} made two accounts");
+        assert_eq!(
+            seen.get_or_insert_with(|| name.clone()),
+            &name,
+            "request {at} made two accounts"
+        );
     }
     let new = cluster.leader_other_than(leader).await;
     let mut accounts = api::accounts(&cluster.client_address(new)).await.unwrap();
@@ -67,7 +81,12 @@ async fn a_retry_storm_across_a_leader_kill_has_one_effect() {
         page_size: 1000,
         ..Default::default()
     };
-    let listed = accounts.list_accounts(api::request(list, api::CALL_LIMIT)).await.unwrap().into_inner().accounts;
+    let listed = accounts
+        .list_accounts(api::request(list, api::CALL_LIMIT))
+        .await
+        .unwrap()
+        .into_inner()
+        .accounts;
     assert_eq!(listed.len(), request_ids.len(), "one account for each request id");
     assert!(listed.iter().all(|account| account.revision == 1));
 }
@@ -81,36 +100,53 @@ async fn a_refused_create_stays_refused_after_the_identifier_became_free() {
     api::set_quarantine(&cluster.admin_address(leader), Duration::from_millis(200)).await;
     let mut accounts = api::accounts(&cluster.client_address(leader)).await.unwrap();
     let owner = api::create("owner", "desired@example.com", &api::request_id());
-    accounts.create_account(api::request(owner, api::CALL_LIMIT)).await.unwrap();
+    accounts
+        .create_account(api::request(owner, api::CALL_LIMIT))
+        .await
+        .unwrap();
 
     let refused = api::create("latecomer", "desired@example.com", &api::request_id());
-    let answer = accounts.create_account(api::request(refused.clone(), api::CALL_LIMIT)).await;
+    let answer = accounts
+        .create_account(api::request(refused.clone(), api::CALL_LIMIT))
+        .await;
     api::assert_status(answer, Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE");
 
     // The owner moves to another address, and the quarantine of the old one passes.
     let change = v1::ChangeIdentifiersRequest {
         name: api::account_name("owner"),
         changes: vec![v1::IdentifierChange {
-            change: Some(v1::identifier_change::Change::Replace(v1::IdentifierReplacement {
-                old_identifier: Some(api::reference(v1::IdentifierKind::Email, "desired@example.com")),
-                new_identifier: Some(api::identifier(v1::IdentifierKind::Email, "moved@example.com")),
-            })),
+            change: Some(v1::identifier_change::Change::Replace(
+                v1::IdentifierReplacement {
+                    old_identifier: Some(api::reference(v1::IdentifierKind::Email, "desired@example.com")),
+                    new_identifier: Some(api::identifier(v1::IdentifierKind::Email, "moved@example.com")),
+                },
+            )),
         }],
         request_id: api::request_id(),
         ..Default::default()
     };
-    accounts.change_identifiers(api::request(change, api::CALL_LIMIT)).await.unwrap();
+    accounts
+        .change_identifiers(api::request(change, api::CALL_LIMIT))
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_secs(1)).await;
 
     for node in cluster.founders() {
         let mut accounts = api::accounts(&cluster.client_address(node)).await.unwrap();
-        let answer = accounts.create_account(api::request(refused.clone(), api::CALL_LIMIT)).await;
+        let answer = accounts
+            .create_account(api::request(refused.clone(), api::CALL_LIMIT))
+            .await;
         api::assert_status(answer, Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE");
     }
     // It was free all the same: a new request gets it.
     let fresh = api::create("latecomer", "desired@example.com", &api::request_id());
-    accounts.create_account(api::request(fresh, api::CALL_LIMIT)).await.unwrap();
+    accounts
+        .create_account(api::request(fresh, api::CALL_LIMIT))
+        .await
+        .unwrap();
     // And even now the old request is refused, rather than answered with the account it did not make.
-    let answer = accounts.create_account(api::request(refused, api::CALL_LIMIT)).await;
+    let answer = accounts
+        .create_account(api::request(refused, api::CALL_LIMIT))
+        .await;
     api::assert_status(answer, Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE");
 }

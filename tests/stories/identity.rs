@@ -14,7 +14,10 @@ use tonic::Code;
 async fn a_second_process_on_a_directory_refuses() {
     let cluster = Cluster::start().await;
     let (_, said) = cluster.expect_refusal(2);
-    assert!(said.contains("lock") || said.contains("in use") || said.contains("another process"), "{said}");
+    assert!(
+        said.contains("lock") || said.contains("in use") || said.contains("another process"),
+        "{said}"
+    );
     let load = Load::start(&cluster, 2);
     load.progress(20).await;
     load::verify_everywhere(&cluster, &load.stop().await).await;
@@ -50,7 +53,10 @@ async fn a_directory_of_another_cluster_is_refused() {
     cluster.cluster_id = uuid::Uuid::now_v7();
     cluster.write_config(2, true, &cluster.data_dir(2));
     let (_, said) = cluster.expect_refusal(2);
-    assert!(said.contains(&own_id.to_string()), "the refusal does not name the directory's cluster:\n{said}");
+    assert!(
+        said.contains(&own_id.to_string()),
+        "the refusal does not name the directory's cluster:\n{said}"
+    );
 }
 
 /// A machine of another cluster is set up with addresses of ours. Its messages are refused, and so is adding it.
@@ -63,7 +69,10 @@ async fn a_node_of_another_cluster_is_turned_away() {
     let term = ours.shard(leader).await.unwrap().term;
 
     // The stranger believes that nodes 1 and 2 of ours are its own, and it is node 4.
-    let mut stranger = Cluster::lay_out(Options { address: Some(ours.address), ..Options::default() });
+    let mut stranger = Cluster::lay_out(Options {
+        address: Some(ours.address),
+        ..Options::default()
+    });
     let mut text = format!(
         "[node]\nid = 4\ndata_dir = \"{}\"\n\n[cluster]\nid = \"{}\"\ninitial_members = [\n",
         stranger.data_dir(4).display(),
@@ -87,7 +96,10 @@ async fn a_node_of_another_cluster_is_turned_away() {
     fs::write(stranger.config_path(4), text).unwrap();
     stranger.spawn(4);
     tokio::time::sleep(Duration::from_secs(4)).await;
-    assert!(!api::answers(&ours.client_address(4)).await, "the stranger formed a cluster with our nodes");
+    assert!(
+        !api::answers(&ours.client_address(4)).await,
+        "the stranger formed a cluster with our nodes"
+    );
 
     let add = [
         "cluster",
@@ -101,10 +113,19 @@ async fn a_node_of_another_cluster_is_turned_away() {
         &ours.admin_address(4),
     ];
     let said = cli::run(&ours, &add).await;
-    assert_ne!(said.code, Some(0), "a node of another cluster was added:\n{}", said.out);
+    assert_ne!(
+        said.code,
+        Some(0),
+        "a node of another cluster was added:\n{}",
+        said.out
+    );
 
     load.progress(50).await;
-    assert_eq!(ours.shard(leader).await.unwrap().term, term, "the stranger disturbed the leader");
+    assert_eq!(
+        ours.shard(leader).await.unwrap().term,
+        term,
+        "the stranger disturbed the leader"
+    );
     load::verify_everywhere(&ours, &load.stop().await).await;
 }
 
@@ -119,7 +140,10 @@ async fn a_wiped_node_under_its_old_number_does_not_rejoin() {
     cluster.kill(wiped);
     cluster.wipe(wiped);
     let (_, said) = cluster.expect_refusal(wiped);
-    assert!(said.contains("replace"), "the refusal does not say what to do:\n{said}");
+    assert!(
+        said.contains("replace"),
+        "the refusal does not say what to do:\n{said}"
+    );
     load.progress(50).await;
     load::verify_everywhere(&cluster, &load.stop().await).await;
 }
@@ -131,11 +155,17 @@ async fn a_removed_number_is_not_given_out_again() {
     let gone = cluster.follower().await;
     cluster.kill(gone);
     cluster.wipe(gone);
-    let said = cli::run(&cluster, &["cluster", "remove", &gone.to_string(), "--timeout", "30s"]).await;
+    let said = cli::run(
+        &cluster,
+        &["cluster", "remove", &gone.to_string(), "--timeout", "30s"],
+    )
+    .await;
     assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
 
     let leader = cluster.leader().await;
-    let mut admin = api::cluster_service(&cluster.admin_address(leader)).await.unwrap();
+    let mut admin = api::cluster_service(&cluster.admin_address(leader))
+        .await
+        .unwrap();
     let add = holdfast_wire::v1::AddLearnerRequest {
         node_id: gone,
         addresses: Some(holdfast_wire::v1::MemberAddresses {
@@ -156,7 +186,10 @@ async fn a_newer_format_on_disk_is_refused() {
     cluster.kill(3);
     let format = cluster.data_dir(3).join("FORMAT");
     let text = fs::read_to_string(&format).unwrap();
-    let newer: String = text.chars().map(|c| if c.is_ascii_digit() { '9' } else { c }).collect();
+    let newer: String = text
+        .chars()
+        .map(|c| if c.is_ascii_digit() { '9' } else { c })
+        .collect();
     assert_ne!(text, newer, "{text}");
     fs::write(&format, newer).unwrap();
     let (_, said) = cluster.expect_refusal(3);

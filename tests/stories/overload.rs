@@ -11,7 +11,11 @@ use tonic::Code;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn beyond_its_limit_a_node_says_no_quickly_and_goes_on() {
     let extra = "[limits]\nmemory_budget_mib = 256\nmax_in_flight_writes = 4\n".to_owned();
-    let cluster = Cluster::start_with(Options { extra, ..Options::default() }).await;
+    let cluster = Cluster::start_with(Options {
+        extra,
+        ..Options::default()
+    })
+    .await;
     let leader = cluster.leader().await;
     let (accepted, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let end = Instant::now() + Duration::from_secs(3);
@@ -26,7 +30,10 @@ async fn beyond_its_limit_a_node_says_no_quickly_and_goes_on() {
                     number += 1;
                     let id = format!("pressed-{client}-{number}");
                     let create = api::create(&id, &format!("{id}@example.com"), &api::request_id());
-                    match accounts.create_account(api::request(create, api::CALL_LIMIT)).await {
+                    match accounts
+                        .create_account(api::request(create, api::CALL_LIMIT))
+                        .await
+                    {
                         Ok(_) => accepted.fetch_add(1, Ordering::Relaxed),
                         Err(status) => {
                             api::assert_status::<()>(Err(status), Code::ResourceExhausted, "OVERLOADED");
@@ -43,5 +50,8 @@ async fn beyond_its_limit_a_node_says_no_quickly_and_goes_on() {
     let (accepted, refused) = (accepted.load(Ordering::Relaxed), refused.load(Ordering::Relaxed));
     println!("{accepted} accepted, {refused} refused");
     assert!(refused > 0, "64 clients fitted into 4 places");
-    assert!(accepted > 50, "goodput collapsed: {accepted} accepted, {refused} refused");
+    assert!(
+        accepted > 50,
+        "goodput collapsed: {accepted} accepted, {refused} refused"
+    );
 }

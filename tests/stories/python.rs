@@ -13,14 +13,30 @@ fn environment() -> Result<PathBuf, String> {
     let directory = binary().parent().unwrap().join("python-venv");
     let python = directory.join("bin/python");
     let ready = |python: &Path| {
-        Command::new(python).args(["-c", "import grpc_tools"]).output().is_ok_and(|output| output.status.success())
+        Command::new(python)
+            .args(["-c", "import grpc_tools"])
+            .output()
+            .is_ok_and(|output| output.status.success())
     };
     if ready(&python) {
         return Ok(python);
     }
-    run(Command::new("python3").args(["-m", "venv", "--clear"]).arg(&directory))?;
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "grpcio-tools"]))?;
-    if ready(&python) { Ok(python) } else { Err("grpcio-tools does not load".to_owned()) }
+    run(Command::new("python3")
+        .args(["-m", "venv", "--clear"])
+        .arg(&directory))?;
+    run(Command::new(&python).args([
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "grpcio-tools",
+    ]))?;
+    if ready(&python) {
+        Ok(python)
+    } else {
+        Err("grpcio-tools does not load".to_owned())
+    }
 }
 
 fn run(command: &mut Command) -> Result<String, String> {
@@ -42,7 +58,9 @@ async fn a_python_client_generated_from_the_protos_works() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let generated = tempfile::tempdir().unwrap();
     let mut protoc = Command::new(&python);
-    protoc.args(["-m", "grpc_tools.protoc", "--proto_path"]).arg(root.join("proto"));
+    protoc
+        .args(["-m", "grpc_tools.protoc", "--proto_path"])
+        .arg(root.join("proto"));
     for flag in ["--python_out", "--grpc_python_out"] {
         protoc.arg(flag).arg(generated.path());
     }

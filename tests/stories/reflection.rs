@@ -8,10 +8,10 @@ use prost_types::FileDescriptorProto;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::transport::Channel;
 use tonic::{Request, Status};
+use tonic_reflection::pb::v1::ServerReflectionRequest;
 use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
 use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
-use tonic_reflection::pb::v1::ServerReflectionRequest;
 
 /// Messages whose type is known at run time only.
 struct DynamicCodec(MethodDescriptor);
@@ -36,7 +36,8 @@ impl Encoder for DynamicCodec {
     type Error = Status;
 
     fn encode(&mut self, item: DynamicMessage, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        item.encode(buffer).map_err(|why| Status::internal(why.to_string()))
+        item.encode(buffer)
+            .map_err(|why| Status::internal(why.to_string()))
     }
 }
 
@@ -45,20 +46,36 @@ impl Decoder for DynamicCodec {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<DynamicMessage>, Status> {
-        DynamicMessage::decode(self.0.output(), buffer).map(Some).map_err(|why| Status::internal(why.to_string()))
+        DynamicMessage::decode(self.0.output(), buffer)
+            .map(Some)
+            .map_err(|why| Status::internal(why.to_string()))
     }
 }
 
 async fn ask(channel: &Channel, question: MessageRequest) -> MessageResponse {
-    let request = ServerReflectionRequest { host: String::new(), message_request: Some(question) };
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(question),
+    };
     let mut client = ServerReflectionClient::new(channel.clone());
-    let answers = client.server_reflection_info(Request::new(futures::stream::iter([request]))).await.unwrap();
-    answers.into_inner().message().await.unwrap().unwrap().message_response.unwrap()
+    let answers = client
+        .server_reflection_info(Request::new(futures::stream::iter([request])))
+        .await
+        .unwrap();
+    answers
+        .into_inner()
+        .message()
+        .await
+        .unwrap()
+        .unwrap()
+        .message_response
+        .unwrap()
 }
 
 /// Every service the server names, and the schema behind `symbol` with all its imports.
 async fn discover(channel: &Channel, symbol: &str) -> (Vec<String>, DescriptorPool) {
-    let MessageResponse::ListServicesResponse(list) = ask(channel, MessageRequest::ListServices(String::new())).await
+    let MessageResponse::ListServicesResponse(list) =
+        ask(channel, MessageRequest::ListServices(String::new())).await
     else {
         panic!("no list of services");
     };
@@ -85,14 +102,28 @@ async fn discover(channel: &Channel, symbol: &str) -> (Vec<String>, DescriptorPo
 }
 
 /// Calls `method` of AccountService with a message written as JSON-like text, as grpcurl does.
-async fn call(channel: &Channel, pool: &DescriptorPool, method: &str, request: serde_json::Value) -> serde_json::Value {
+async fn call(
+    channel: &Channel,
+    pool: &DescriptorPool,
+    method: &str,
+    request: serde_json::Value,
+) -> serde_json::Value {
     let service = pool.get_service_by_name("holdfast.v1.AccountService").unwrap();
-    let method = service.methods().find(|candidate| candidate.name() == method).unwrap();
+    let method = service
+        .methods()
+        .find(|candidate| candidate.name() == method)
+        .unwrap();
     let message = DynamicMessage::deserialize(method.input(), request).unwrap();
-    let path = format!("/{}/{}", service.full_name(), method.name()).parse().unwrap();
+    let path = format!("/{}/{}", service.full_name(), method.name())
+        .parse()
+        .unwrap();
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     grpc.ready().await.unwrap();
-    let answer = grpc.unary(Request::new(message), path, DynamicCodec(method)).await.unwrap().into_inner();
+    let answer = grpc
+        .unary(Request::new(message), path, DynamicCodec(method))
+        .await
+        .unwrap()
+        .into_inner();
     serde_json::to_value(answer).unwrap()
 }
 
@@ -101,7 +132,10 @@ async fn an_account_is_created_found_and_updated_through_reflection_alone() {
     let cluster = Cluster::start().await;
     let channel = api::channel(&cluster.client_address(2)).await.unwrap();
     let (services, pool) = discover(&channel, "holdfast.v1.AccountService").await;
-    assert!(services.iter().any(|name| name == "grpc.health.v1.Health"), "{services:?}");
+    assert!(
+        services.iter().any(|name| name == "grpc.health.v1.Health"),
+        "{services:?}"
+    );
 
     let created = call(
         &channel,
@@ -118,7 +152,10 @@ async fn an_account_is_created_found_and_updated_through_reflection_alone() {
         }),
     )
     .await;
-    assert_eq!(created["account"]["name"], "realms/default/accounts/mirrored", "{created}");
+    assert_eq!(
+        created["account"]["name"], "realms/default/accounts/mirrored",
+        "{created}"
+    );
 
     let identifier = serde_json::json!({ "kind": "IDENTIFIER_KIND_EMAIL", "value": "grace@example.com" });
     let found = call(
@@ -142,8 +179,18 @@ async fn an_account_is_created_found_and_updated_through_reflection_alone() {
         }),
     )
     .await;
-    assert_eq!(updated["account"]["displayName"], "Rear Admiral Hopper", "{updated}");
+    assert_eq!(
+        updated["account"]["displayName"], "Rear Admiral Hopper",
+        "{updated}"
+    );
 
-    let (services, _) = discover(&api::channel(&cluster.admin_address(2)).await.unwrap(), "holdfast.v1.ClusterService").await;
-    assert!(services.iter().any(|name| name == "holdfast.v1.RealmService"), "{services:?}");
+    let (services, _) = discover(
+        &api::channel(&cluster.admin_address(2)).await.unwrap(),
+        "holdfast.v1.ClusterService",
+    )
+    .await;
+    assert!(
+        services.iter().any(|name| name == "holdfast.v1.RealmService"),
+        "{services:?}"
+    );
 }

@@ -13,7 +13,10 @@ const SHORT_HISTORY: &str = "[history]\nlog_entries = 200\nchange_entries = 1000
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_machine_is_replaced_through_a_snapshot_under_load() {
-    let options = Options { extra: SHORT_HISTORY.to_owned(), ..Options::default() };
+    let options = Options {
+        extra: SHORT_HISTORY.to_owned(),
+        ..Options::default()
+    };
     let mut cluster = Cluster::start_with(options).await;
     let load = Load::start(&cluster, 8);
     load.progress(800).await;
@@ -26,7 +29,10 @@ async fn a_wiped_machine_is_replaced_through_a_snapshot_under_load() {
     assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
     let leader = cluster.leader().await;
     let purged = cluster.shard(leader).await.unwrap().purged_index;
-    assert!(purged > 0, "the log still begins at its beginning; this would not need a snapshot");
+    assert!(
+        purged > 0,
+        "the log still begins at its beginning; this would not need a snapshot"
+    );
 
     let new = 4;
     cluster.write_config(new, false, &cluster.data_dir(new));
@@ -53,8 +59,11 @@ async fn a_wiped_machine_is_replaced_through_a_snapshot_under_load() {
 
     let leader = cluster.leader().await;
     let members = cluster.shard(leader).await.unwrap().membership.unwrap().members;
-    let voters: Vec<u64> =
-        members.iter().filter(|member| member.role() == v1::MemberRole::Voter).map(|member| member.node_id).collect();
+    let voters: Vec<u64> = members
+        .iter()
+        .filter(|member| member.role() == v1::MemberRole::Voter)
+        .map(|member| member.node_id)
+        .collect();
     assert!(voters.contains(&new) && !voters.contains(&lost), "{members:?}");
     load.progress(100).await;
     let ledger = load.stop().await;
@@ -62,7 +71,11 @@ async fn a_wiped_machine_is_replaced_through_a_snapshot_under_load() {
     load::verify_everywhere(&cluster, &ledger).await;
 
     // The new node counts: with another one down, it is half of the quorum.
-    let other = cluster.running().into_iter().find(|id| *id != leader && *id != new).unwrap();
+    let other = cluster
+        .running()
+        .into_iter()
+        .find(|id| *id != leader && *id != new)
+        .unwrap();
     cluster.kill(other);
     let load = Load::start_on(&cluster.client(), 4);
     load.progress(100).await;

@@ -20,9 +20,18 @@ async fn leadership_goes_round_under_load() {
             if leader == target {
                 continue;
             }
-            let mut admin = api::cluster_service(&cluster.admin_address(leader)).await.unwrap();
-            let transfer = v1::TransferLeadershipRequest { node_id: target, context: None };
-            let answer = admin.transfer_leadership(api::request(transfer, api::CALL_LIMIT)).await.unwrap().into_inner();
+            let mut admin = api::cluster_service(&cluster.admin_address(leader))
+                .await
+                .unwrap();
+            let transfer = v1::TransferLeadershipRequest {
+                node_id: target,
+                context: None,
+            };
+            let answer = admin
+                .transfer_leadership(api::request(transfer, api::CALL_LIMIT))
+                .await
+                .unwrap()
+                .into_inner();
             assert_eq!(answer.leader_node_id, target);
             assert_eq!(cluster.leader().await, target);
             load.progress(50).await;
@@ -30,7 +39,10 @@ async fn leadership_goes_round_under_load() {
     }
 
     let ledger = load.stop().await;
-    assert!(ledger.values().all(|entry| entry.acknowledged.is_some()), "a write was given up during a handover");
+    assert!(
+        ledger.values().all(|entry| entry.acknowledged.is_some()),
+        "a write was given up during a handover"
+    );
     cluster.converge().await;
     load::verify_everywhere(&cluster, &ledger).await;
 }
@@ -46,14 +58,22 @@ async fn a_leader_that_is_told_to_stop_hands_over_first() {
     let leader = cluster.leader().await;
     let began = Instant::now();
     let status = cluster.terminate(leader, Duration::from_secs(20));
-    assert!(status.success(), "a graceful stop ends with {status}\n{}", cluster.log(leader));
+    assert!(
+        status.success(),
+        "a graceful stop ends with {status}\n{}",
+        cluster.log(leader)
+    );
     let new = cluster.leader_other_than(leader).await;
     println!("stopped and replaced within {:?}", began.elapsed());
     load.progress(50).await;
 
     cluster.spawn(leader);
     cluster.converge().await;
-    assert_eq!(cluster.leader().await, new, "the restarted node took leadership back");
+    assert_eq!(
+        cluster.leader().await,
+        new,
+        "the restarted node took leadership back"
+    );
     let ledger = load.stop().await;
     cluster.converge().await;
     load::verify_everywhere(&cluster, &ledger).await;

@@ -21,7 +21,9 @@ async fn sixty_four_clients_race_for_one_email() {
                 let mut accounts = api::accounts(&address).await.unwrap();
                 let id = format!("racer-{round}-{client}");
                 let create = api::create(&id, &email, &api::request_id());
-                let answer = accounts.create_account(api::request(create, api::CALL_LIMIT)).await;
+                let answer = accounts
+                    .create_account(api::request(create, api::CALL_LIMIT))
+                    .await;
                 (id, answer)
             }
         });
@@ -32,18 +34,29 @@ async fn sixty_four_clients_race_for_one_email() {
                 Ok(_) => winners.push(id),
                 Err(status) => {
                     let (reason, facts) = api::error_info(&status);
-                    assert!(!facts.values().any(|value| value.contains("racer")), "{facts:?} names the owner");
+                    assert!(
+                        !facts.values().any(|value| value.contains("racer")),
+                        "{facts:?} names the owner"
+                    );
                     *losers.entry((status.code(), reason)).or_default() += 1;
                 }
             }
         }
         let taken = (Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE".to_owned());
-        assert_eq!((winners.len(), losers), (1, HashMap::from([(taken, 63)])), "winners: {winners:?}");
+        assert_eq!(
+            (winners.len(), losers),
+            (1, HashMap::from([(taken, 63)])),
+            "winners: {winners:?}"
+        );
 
         for node in cluster.founders() {
             let mut accounts = api::accounts(&cluster.client_address(node)).await.unwrap();
             let lookup = api::lookup(&format!("wanted{round}@example.com"));
-            let found = accounts.lookup_account(api::request(lookup, api::CALL_LIMIT)).await.unwrap().into_inner();
+            let found = accounts
+                .lookup_account(api::request(lookup, api::CALL_LIMIT))
+                .await
+                .unwrap()
+                .into_inner();
             assert_eq!(found.account.unwrap().name, api::account_name(&winners[0]));
         }
     }

@@ -91,9 +91,9 @@ pub(crate) const COUNTRIES: [Country; 12] = [
         time_zone: "America/Chicago",
         calling_code: "1",
         mobile_prefixes: &[
-            "201234", "202345", "212345", "312456", "415567", "512678", "617789", "713890", "206901",
+            "2012", "2023", "2124", "3125", "4155", "5126", "6177", "7138", "2069",
         ],
-        subscriber_digits: 4,
+        subscriber_digits: 6,
         given_names: &[
             "James", "Maria", "Robert", "Linda", "Michael", "Keisha", "DeShawn", "Emily", "José", "Hannah",
         ],
