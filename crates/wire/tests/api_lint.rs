@@ -1,6 +1,7 @@
 //! The public API keeps its own rules. buf's STANDARD lint checks most of them too; these tests keep them where
 //! there is no buf, and add what buf does not know: that everything is documented, and what a mutation and a read
 //! must have.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,5 @@
 //! What goes out comes back: accounts through messages and bytes, and an exported account as a request.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::collections::BTreeMap;
 

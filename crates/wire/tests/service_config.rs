@@ -1,4 +1,5 @@
 //! The published service_config.json speaks of every method, once, and never retries what is not safe to retry.
+#![allow(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::collections::{BTreeMap, BTreeSet};
 
