@@ -73,7 +73,7 @@ async fn the_life_of_an_account_in_commands() {
         .iter()
         .map(|one| &one["kind"])
         .collect();
-    assert_eq!(kinds, [&json!("EMAIL"), &json!("USERNAME")], "{changed}");
+    assert_eq!(kinds, [&json!("email"), &json!("username")], "{changed}");
 
     // 3: not there. 4: taken, or stale. 2: malformed.
     assert_eq!(account(&cluster, &["get", "nobody"]).await.code, Some(3));
