@@ -229,3 +229,185 @@ impl Hash {
         self.0.update(bytes);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use holdfast_types::{AccountId, Actor, Caller, RealmConfig, RealmId, RealmNumber};
+
+    use super::*;
+    use crate::ChangeIdentifiers;
+
+    fn realm(slot_key: [u8; 32]) -> Realm {
+        Realm {
+            id: RealmId::default_realm(),
+            number: RealmNumber(1),
+            slot_key,
+            claim_keys: vec![],
+            config: RealmConfig::default(),
+            revision: 1,
+        }
+    }
+
+    fn request(operation: Operation) -> Request {
+        Request {
+            realm: RealmNumber(1),
+            caller: Caller::new("web"),
+            actor: Actor::default(),
+            request_id: None,
+            account: AccountId::new("ann").unwrap(),
+            operation,
+        }
+    }
+
+    /// One request with something in every place.
+    fn full() -> NewAccount {
+        let value = |value| NewAttribute {
+            value,
+            source: "crm".into(),
+        };
+        NewAccount {
+            display_name: "Ann".into(),
+            locale: "de".into(),
+            time_zone: "Europe/Zurich".into(),
+            identifiers: vec![NewIdentifier {
+                kind: IdentifierKind::External,
+                issuer: "https://idp.example".into(),
+                value: "7".into(),
+                primary: Some(true),
+                login_enabled: Some(false),
+                verification: Some(NewVerification::Verified {
+                    method: "link".into(),
+                    time: Some(Millis(5)),
+                }),
+            }],
+            attributes: BTreeMap::from([
+                ("a".into(), value(AttributeValue::String("x".into()))),
+                ("b".into(), value(AttributeValue::Int64(-1))),
+                ("c".into(), value(AttributeValue::Double(1.5))),
+                ("d".into(), value(AttributeValue::Bool(true))),
+                ("e".into(), value(AttributeValue::Bytes(vec![1, 2]))),
+                ("f".into(), value(AttributeValue::Timestamp(3, 4))),
+                (
+                    "g".into(),
+                    value(AttributeValue::Strings(vec!["p".into(), "q".into()])),
+                ),
+            ]),
+            labels: BTreeMap::from([("tier".into(), "gold".into())]),
+            restrictions: BTreeSet::from(["fraud".into()]),
+        }
+    }
+
+    /// The digest outlives a release: after an upgrade a retry must still be recognised.
+    #[test]
+    fn golden_digest() {
+        let digest = digest(&realm([7; 32]), &request(Operation::Create(full())));
+        let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(
+            hex,
+            "5110bcfa39fa8b33a100fa1d31c59f6cd80b2cfad819c857f6573de7c8776b65"
+        );
+    }
+
+    #[test]
+    fn digests_tell_requests_apart() {
+        let reference = IdentifierRef {
+            kind: IdentifierKind::Email,
+            issuer: String::new(),
+            value: "a@example.com".into(),
+        };
+        let import = |mode| Operation::Import {
+            mode,
+            account: full(),
+        };
+        let update = |update: Update| Operation::Update(update);
+        let name = |name: &str| Some(name.to_owned());
+        let all = [
+            Operation::Create(full()),
+            Operation::Create(NewAccount {
+                display_name: "An".into(),
+                locale: "nde".into(),
+                ..full()
+            }),
+            Operation::Create(NewAccount {
+                restrictions: BTreeSet::new(),
+                ..full()
+            }),
+            import(ImportMode::Create),
+            import(ImportMode::Upsert),
+            import(ImportMode::Skip),
+            update(Update::default()),
+            update(Update {
+                etag: name("1"),
+                ..Update::default()
+            }),
+            update(Update {
+                display_name: name("1"),
+                ..Update::default()
+            }),
+            update(Update {
+                locale: name("1"),
+                ..Update::default()
+            }),
+            update(Update {
+                labels: Some(BTreeMap::new()),
+                ..Update::default()
+            }),
+            update(Update {
+                restrictions: Some(BTreeSet::new()),
+                ..Update::default()
+            }),
+            update(Update {
+                remove_attributes: BTreeSet::from(["1".into()]),
+                ..Update::default()
+            }),
+            Operation::ChangeIdentifiers(ChangeIdentifiers::default()),
+            Operation::ChangeIdentifiers(ChangeIdentifiers {
+                etag: None,
+                changes: vec![IdentifierChange::Remove(reference.clone())],
+            }),
+            Operation::ChangeIdentifiers(ChangeIdentifiers {
+                etag: None,
+                changes: vec![IdentifierChange::Remove(IdentifierRef {
+                    kind: IdentifierKind::Username,
+                    ..reference
+                })],
+            }),
+            Operation::Delete { etag: None },
+            Operation::Delete { etag: name("") },
+            Operation::Undelete { etag: None },
+            Operation::Purge { deadline: Millis(1) },
+        ];
+        let digests: BTreeSet<_> = all
+            .iter()
+            .map(|operation| digest(&realm([7; 32]), &request(operation.clone())))
+            .collect();
+        assert_eq!(digests.len(), all.len());
+
+        let delete = request(Operation::Delete { etag: None });
+        let other_account = Request {
+            account: AccountId::new("bob").unwrap(),
+            ..delete.clone()
+        };
+        assert_ne!(
+            digest(&realm([7; 32]), &delete),
+            digest(&realm([7; 32]), &other_account)
+        );
+        assert_ne!(
+            digest(&realm([7; 32]), &delete),
+            digest(&realm([8; 32]), &delete),
+            "the digest is keyed"
+        );
+        let traced = Actor {
+            trace_id: "0".repeat(32),
+            ..Actor::default()
+        };
+        let traced = Request {
+            actor: traced,
+            caller: Caller::new("app"),
+            ..delete.clone()
+        };
+        assert_eq!(digest(&realm([7; 32]), &delete), digest(&realm([7; 32]), &traced));
+    }
+}

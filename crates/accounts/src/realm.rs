@@ -49,3 +49,38 @@ pub fn check_config(config: &RealmConfig) -> Vec<FieldViolation> {
         .map(|(_, field, rule)| FieldViolation::new(format!("realm.config.{field}"), rule))
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_rules_are_fine_and_nonsense_is_not() {
+        assert_eq!(check_config(&RealmConfig::default()), vec![]);
+        let swiss = RealmConfig {
+            default_phone_region: "CH".into(),
+            ..RealmConfig::default()
+        };
+        assert_eq!(check_config(&swiss), vec![]);
+        let nonsense = RealmConfig {
+            quarantine_ms: u64::MAX,
+            deletion_grace_ms: u64::MAX,
+            request_window_ms: 0,
+            max_record_bytes: 0,
+            default_phone_region: "XQ".into(),
+            ..RealmConfig::default()
+        };
+        let fields: Vec<String> = check_config(&nonsense)
+            .into_iter()
+            .map(|violation| violation.field)
+            .collect();
+        let names = [
+            "quarantine",
+            "deletion_grace",
+            "request_window",
+            "max_record_bytes",
+            "default_phone_region",
+        ];
+        assert_eq!(fields, names.map(|name| format!("realm.config.{name}")));
+    }
+}
