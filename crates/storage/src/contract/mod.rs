@@ -9,6 +9,8 @@
 
 pub mod differential;
 pub mod duties;
+#[cfg(test)]
+mod tests;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
