@@ -28,7 +28,7 @@ pub(crate) enum Exit {
     PartlyRejected = 7,
     /// The caller may not do this.
     Denied = 8,
-    /// The node stopped because going on could lose data; its message says what to do.
+    /// The node stopped, or refused to start, because going on could lose data; its message says what to do.
     Fatal = 9,
     /// Interrupted by a signal (128 + SIGINT, as shells have it).
     Interrupted = 130,
@@ -46,7 +46,7 @@ Exit codes:
   6  outcome unknown: repeat with the request id that was printed
   7  done, but some items were rejected
   8  not allowed
-  9  the node stopped to protect its data";
+  9  the node stopped, or did not start, to protect its data";
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ impl From<ClientError> for Failure {
             Exit::Unavailable if error.reason.is_empty() => {
                 Some("is the cluster running, and are --endpoints right?".to_owned())
             }
-            Exit::Conflict => error.metadata.get("etag").map(|etag| format!("the current etag is {etag}")),
+            Exit::Conflict => error.metadata.get("current_etag").map(|etag| format!("the current etag is {etag}")),
             _ => None,
         };
         failure.cause = Some(error);

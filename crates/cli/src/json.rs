@@ -2,8 +2,9 @@
 //!
 //! Field names are those of the API. A line that was exported can be imported again: what the service sets is
 //! read and ignored. A field that does not exist is an error, because a misspelt one would be lost in silence.
-//! An attribute is written with its type (`{"string":"premium"}`) and may be read without it, where JSON says
-//! enough: text, whole number, number, true or false, list of texts.
+//! An attribute is bare where JSON says its type (text, whole number, number, true or false, list of texts) and
+//! nobody said where it came from; otherwise it is an object with its type, as in
+//! `{"string":"premium","source":"crm"}` or `{"timestamp":"2026-01-31T12:00:00Z"}`. Both are read everywhere.
 
 use std::collections::BTreeMap;
 
@@ -191,7 +192,7 @@ impl From<v1::Account> for AccountJson {
             attributes: account
                 .attributes
                 .into_iter()
-                .map(|(name, attribute)| (name, AttributeForm::Typed(attribute.into())))
+                .map(|(name, attribute)| (name, attribute.into()))
                 .collect(),
             labels: account.labels,
             restrictions: account
@@ -228,7 +229,7 @@ impl IdentifierJson {
 impl From<v1::Identifier> for IdentifierJson {
     fn from(identifier: v1::Identifier) -> Self {
         IdentifierJson {
-            kind: kind_name(identifier.kind()).to_owned(),
+            kind: kind_name(identifier.kind()),
             issuer: identifier.issuer,
             value: identifier.value,
             canonical_value: identifier.canonical_value,
@@ -347,6 +348,22 @@ impl AttributeJson {
     }
 }
 
+impl From<v1::Attribute> for AttributeForm {
+    fn from(attribute: v1::Attribute) -> Self {
+        if !attribute.source.is_empty() {
+            return AttributeForm::Typed(attribute.into());
+        }
+        match attribute.value {
+            Some(TypedValue::StringValue(value)) => AttributeForm::String(value),
+            Some(TypedValue::Int64Value(value)) => AttributeForm::Int64(value),
+            Some(TypedValue::DoubleValue(value)) => AttributeForm::Double(value),
+            Some(TypedValue::BoolValue(value)) => AttributeForm::Bool(value),
+            Some(TypedValue::StringListValue(list)) => AttributeForm::StringList(list.values),
+            _ => AttributeForm::Typed(attribute.into()),
+        }
+    }
+}
+
 impl From<v1::Attribute> for AttributeJson {
     fn from(attribute: v1::Attribute) -> Self {
         let mut json = AttributeJson {
@@ -379,9 +396,9 @@ pub(crate) fn kind(text: &str) -> Result<v1::IdentifierKind, String> {
     }
 }
 
-/// The name of a kind, without its prefix.
-pub(crate) fn kind_name(kind: v1::IdentifierKind) -> &'static str {
-    kind.as_str_name().trim_start_matches("IDENTIFIER_KIND_")
+/// The name of a kind as lines have it: `email` …
+fn kind_name(kind: v1::IdentifierKind) -> String {
+    kind.as_str_name().trim_start_matches("IDENTIFIER_KIND_").to_lowercase()
 }
 
 /// The name of a state, without its prefix; empty if it is not said.

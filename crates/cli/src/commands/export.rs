@@ -23,8 +23,11 @@ const ATTEMPTS_MAX: u32 = 5;
 /// Export all accounts as JSON Lines.
 #[derive(Debug, Args)]
 pub(crate) struct Export {
-    /// Write to this file, which appears once it is complete; otherwise to standard output.
-    #[arg(long, short, value_name = "FILE")]
+    /// The file to write, which appears once it is complete; without one, standard output.
+    #[arg(value_name = "FILE")]
+    file: Option<PathBuf>,
+    /// The same as FILE.
+    #[arg(long, short, value_name = "FILE", conflicts_with = "file")]
     out: Option<PathBuf>,
     /// Only accounts in this state (active, suspended, pending-deletion, deleted). May be repeated. By default
     /// all except deleted ones.
@@ -46,8 +49,9 @@ pub(crate) async fn run(export: &Export, global: &Global) -> Result<(), Failure>
         consistency: export.freshness.consistency()?,
     };
     let human = global.output == Format::Human;
-    let visible = human && !export.no_progress && std::io::stderr().is_terminal() && export.out.is_some();
-    let Some(path) = &export.out else {
+    let file = export.file.as_ref().or(export.out.as_ref());
+    let visible = human && !export.no_progress && std::io::stderr().is_terminal() && file.is_some();
+    let Some(path) = file else {
         let mut out = BufWriter::new(std::io::stdout().lock());
         let position = copy(&client, &request, global, &mut out, false).await?.0;
         out.flush().map_err(output_failed)?;

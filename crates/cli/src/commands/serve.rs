@@ -3,14 +3,15 @@
 //! Settings come in layers, each overriding the one before: built-in defaults, the TOML file, environment
 //! variables (`HOLDFAST_RAFT__HEARTBEAT_MS` for `raft.heartbeat_ms`), `--set`, and the flags.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use holdfast_node::Config;
 use holdfast_node::config::LogFormat;
+use holdfast_node::{Config, StartError, SystemClock};
+use holdfast_storage_rocksdb::{OpenOptions, RocksEngine};
 use serde_json::json;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
@@ -134,4 +135,139 @@ fn start_logging(config: &Config) -> Result<(), Failure> {
         LogFormat::Human => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
     };
     installed.map_err(|error| Failure::new(Exit::Internal, format!("logging: {error}")))
+}
+
+/// Opens the engine, starts the node, and stops it in an orderly way when told to.
+async fn serve_until_told(config: Config) -> Result<(), Failure> {
+    let mut signals = Signals::install()?;
+    let options = OpenOptions {
+        directory: config.node.data_dir.clone(),
+        // The other half is for requests, Raft's queues and the process itself.
+        memory_budget_bytes: config.limits.memory_budget_mib * 1024 * 1024 / 2,
+        ballast_bytes: config.disk.ballast_mib * 1024 * 1024,
+    };
+    // Recovery reads files for as long as it takes.
+    let opened = tokio::task::spawn_blocking(move || RocksEngine::open(options)).await;
+    let engine = opened
+        .map_err(|error| Failure::new(Exit::Internal, format!("opening the data directory: {error}")))?
+        .map_err(|error| Failure::new(Exit::Fatal, error.to_string()))?;
+    let node_id = config.node.id;
+    let node = holdfast_node::start(config, Arc::new(engine), Arc::new(SystemClock))
+        .await
+        .map_err(|error| not_started(&error))?;
+    tokio::select! {
+        biased;
+        reason = node.wait_fatal() => {
+            // Nothing may be acknowledged any more, so there is nothing to end in an orderly way.
+            Err(Failure::new(Exit::Fatal, format!("node {node_id} stopped: {reason}")))
+        }
+        signal = signals.next() => {
+            tracing::info!(signal, "stopping: handing leadership over, then finishing what is under way");
+            tokio::select! {
+                biased;
+                () = node.shutdown() => Ok(()),
+                signal = signals.next() => {
+                    let why = format!("a second {signal} came while stopping; stopped at once");
+                    Err(Failure::new(Exit::Interrupted, why))
+                }
+            }
+        }
+    }
+}
+
+/// A wrong setting or a taken port is the operator's to change; a data directory that cannot be used is a reason to
+/// stay away from it.
+fn not_started(error: &StartError) -> Failure {
+    let exit = match error {
+        StartError::Config(_) | StartError::Transport(_) | StartError::Found(_) => Exit::Usage,
+        StartError::Consensus(_) => Exit::Fatal,
+    };
+    Failure::new(exit, error.to_string())
+}
+
+/// What tells a process to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn install() -> Result<Self, Failure> {
+        let listen = |kind| signal(kind).map_err(|error| Failure::io("signals", &error));
+        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            biased;
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(config: Option<PathBuf>) -> Serve {
+        Serve {
+            config,
+            check_config: true,
+            insecure: false,
+            node_id: None,
+            data_dir: None,
+            log_format: None,
+            log_level: None,
+            settings: Vec::new(),
+        }
+    }
+
+    fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
+        let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        pairs.into_iter()
+    }
+
+    #[test]
+    fn each_layer_overrides_the_one_before() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("node.toml");
+        std::fs::write(&file, "[node]\nid = 1\n[raft]\nheartbeat_ms = 60\nelection_timeout_ms_min = 400\n").unwrap();
+        let mut serve = serve(Some(file));
+        let variables = [
+            ("HOLDFAST_RAFT__HEARTBEAT_MS", "70"),
+            ("HOLDFAST_NODE__ID", "2"),
+            ("HOLDFAST_CLUSTER__ID", "8c1f1e0c-6d0b-4b57-9a42-6f3f0d2f5a10"),
+            // Those of the other commands are no settings of a node.
+            ("HOLDFAST_ENDPOINTS", "127.0.0.1:1"),
+            ("PATH", "/bin"),
+        ];
+        let config = load(&serve, environment(&variables)).unwrap();
+        assert_eq!((config.node.id, config.raft.heartbeat_ms, config.raft.election_timeout_ms_min), (2, 70, 400));
+        assert_eq!(config.raft.election_timeout_ms_max, Config::default().raft.election_timeout_ms_max);
+        assert_eq!(config.cluster.id.to_string(), "8c1f1e0c-6d0b-4b57-9a42-6f3f0d2f5a10");
+
+        serve.settings = vec![("raft.heartbeat_ms".into(), "80".into()), ("log.level".into(), "debug".into())];
+        serve.node_id = Some(3);
+        serve.insecure = true;
+        serve.data_dir = Some("elsewhere".into());
+        let config = load(&serve, environment(&variables)).unwrap();
+        assert_eq!((config.node.id, config.raft.heartbeat_ms, config.insecure), (3, 80, true));
+        assert_eq!((config.log.level.as_str(), config.node.data_dir.to_str()), ("debug", Some("elsewhere")));
+    }
+
+    #[test]
+    fn mistakes_are_usage_errors() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("node.toml");
+        for text in ["[raft]\nhartbeat_ms = 1\n", "[raft]\nheartbeat_ms = \"soon\"\n", "[raft\n"] {
+            std::fs::write(&file, text).unwrap();
+            let failure = load(&serve(Some(file.clone())), environment(&[])).unwrap_err();
+            assert_eq!(failure.exit, Exit::Usage, "{text}");
+        }
+        let missing = load(&serve(Some("no/such/file.toml".into())), environment(&[])).unwrap_err();
+        assert_eq!(missing.exit, Exit::Usage);
+        let misspelt = load(&serve(None), environment(&[("HOLDFAST_RAFT__HARTBEAT_MS", "1")])).unwrap_err();
+        assert!(misspelt.message.contains("hartbeat_ms"), "{}", misspelt.message);
+    }
 }

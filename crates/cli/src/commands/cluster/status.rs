@@ -27,7 +27,7 @@ pub(super) async fn run(_: &Status, global: &Global) -> Result<(), Failure> {
         Format::Json => output::line(&json!({ "nodes": found.iter().map(document).collect::<Vec<_>>() }).to_string())?,
         Format::Human => output::line(&text(&found))?,
     }
-    if leader(&found).is_none() {
+    if !led(&found) {
         return Err(Failure::new(Exit::Unavailable, "no leader is known")
             .hint("an election takes a second or two; if it lasts, more than half of the voters are down"));
     }
@@ -48,6 +48,36 @@ fn leader(found: &[Found]) -> Option<&v1::GetStatusResponse> {
     found.iter().filter_map(|found| found.status.as_ref().ok()).find(|status| {
         status.shards.first().is_some_and(|shard| shard.role() == v1::ReplicaRole::Leader)
     })
+}
+
+/// Whether a leader that is heard of by a quorum is known. A leader that lost its quorum may go on calling itself
+/// one for a while, so what counts is whom it heard of, or how fresh what a follower has from it is.
+fn led(found: &[Found]) -> bool {
+    found.iter().filter_map(|found| found.status.as_ref().ok()).filter_map(|status| status.shards.first()).any(|shard| {
+        if shard.role() == v1::ReplicaRole::Leader {
+            return hears_quorum(shard);
+        }
+        shard.leader_node_id != 0 && shard.staleness.is_some_and(is_recent)
+    })
+}
+
+fn hears_quorum(leader: &v1::ShardStatus) -> bool {
+    let members = leader.membership.as_ref().map(|membership| membership.members.as_slice()).unwrap_or_default();
+    let voters: Vec<u64> = members
+        .iter()
+        .filter(|member| member.role() == v1::MemberRole::Voter)
+        .map(|member| member.node_id)
+        .collect();
+    let heard = |voter: &&u64| {
+        **voter == leader.leader_node_id
+            || leader.progress.iter().any(|p| p.node_id == **voter && p.last_heard.is_some_and(is_recent))
+    };
+    voters.iter().filter(heard).count() * 2 > voters.len()
+}
+
+/// Longer than an election takes, a leader was not silent.
+fn is_recent(age: prost_types::Duration) -> bool {
+    millis(age) < 5_000
 }
 
 fn text(found: &[Found]) -> String {
@@ -215,6 +245,25 @@ mod tests {
     #[test]
     fn bytes_are_shown_with_a_unit() {
         assert_eq!([0, 1_023, 1_536, 5 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
+    }
+
+    #[test]
+    fn a_leader_without_a_quorum_leads_nobody() {
+        let voter = |node_id| v1::Member { node_id, role: v1::MemberRole::Voter.into(), addresses: None };
+        let heard = |node_id, seconds| v1::MemberProgress {
+            node_id,
+            last_heard: Some(prost_types::Duration { seconds, nanos: 0 }),
+            ..Default::default()
+        };
+        let leader = |ages: [i64; 2]| v1::ShardStatus {
+            role: v1::ReplicaRole::Leader.into(),
+            leader_node_id: 1,
+            membership: Some(v1::Membership { members: vec![voter(1), voter(2), voter(3)], ..Default::default() }),
+            progress: vec![heard(2, ages[0]), heard(3, ages[1])],
+            ..Default::default()
+        };
+        assert!(hears_quorum(&leader([0, 60])));
+        assert!(!hears_quorum(&leader([60, 60])));
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! How a realm is shown.
 
 use holdfast_client::v1;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::args::{Global, token_text};
 use crate::exit::{Exit, Failure};
@@ -23,9 +23,9 @@ pub(super) fn realm(
             "etag": realm.etag,
             "revision": realm.revision,
             "config": {
-                "quarantine": duration_text(config.quarantine),
-                "deletion_grace": duration_text(config.deletion_grace),
-                "request_window": duration_text(config.request_window),
+                "quarantine": seconds_text(config.quarantine),
+                "deletion_grace": seconds_text(config.deletion_grace),
+                "request_window": seconds_text(config.request_window),
                 "max_record_bytes": config.max_record_bytes,
                 "unverified": unverified,
                 "email_local_part_case_insensitive": config.email_local_part_case_insensitive,
@@ -36,22 +36,17 @@ pub(super) fn realm(
         "validate_only": validate_only,
     });
     output::result(global.output, &document, || {
-        let rules = &document["realm"]["config"];
-        let rule = |name: &str| match &rules[name] {
-            Value::String(text) => text.clone(),
-            other => other.to_string(),
-        };
-        let names = [
-            "quarantine",
-            "deletion_grace",
-            "request_window",
-            "max_record_bytes",
-            "unverified",
-            "email_local_part_case_insensitive",
-            "default_phone_region",
+        let fields = [
+            ("name", realm.name.clone()),
+            ("etag", realm.etag.clone()),
+            ("quarantine", duration_text(config.quarantine)),
+            ("deletion_grace", duration_text(config.deletion_grace)),
+            ("request_window", duration_text(config.request_window)),
+            ("max_record_bytes", config.max_record_bytes.to_string()),
+            ("unverified", unverified.to_owned()),
+            ("email_local_part_case_insensitive", config.email_local_part_case_insensitive.to_string()),
+            ("default_phone_region", config.default_phone_region.clone()),
         ];
-        let mut fields = vec![("name", realm.name.clone()), ("etag", realm.etag.clone())];
-        fields.extend(names.map(|name| (name, rule(name))));
         let mut text = output::fields(&fields);
         if validate_only {
             text.push_str("nothing was changed (--validate-only)");
@@ -60,9 +55,18 @@ pub(super) fn realm(
     })
 }
 
-/// As `--quarantine` and its like read it.
+/// As protobuf's JSON has it: `604800s`, `1.500s`.
+fn seconds_text(duration: Option<prost_types::Duration>) -> String {
+    let duration = duration.unwrap_or_default();
+    match duration.nanos / 1_000_000 {
+        0 => format!("{}s", duration.seconds),
+        millis => format!("{}.{millis:03}s", duration.seconds),
+    }
+}
+
+/// As people write it: `7d`. `--quarantine` and its like read both.
 fn duration_text(duration: Option<prost_types::Duration>) -> String {
-    let Some(duration) = duration else { return String::new() };
+    let duration = duration.unwrap_or_default();
     let millis = duration.seconds * 1_000 + i64::from(duration.nanos) / 1_000_000;
     for (unit, ms) in [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)] {
         if millis % ms == 0 && millis > 0 {
@@ -80,7 +84,9 @@ mod tests {
     #[test]
     fn durations_are_shown_as_they_are_given() {
         for text in ["30d", "36h", "90m", "15s", "1500ms", "0ms"] {
-            assert_eq!(duration_text(Some(duration_message(duration(text).unwrap()))), text);
+            let message = Some(duration_message(duration(text).unwrap()));
+            assert_eq!(duration_text(message), text);
+            assert_eq!(duration(&seconds_text(message)), duration(text));
         }
     }
 }
