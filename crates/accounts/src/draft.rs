@@ -1,10 +1,11 @@
 //! A plan in the making: reads rows and remembers each as a guard, collects writes.
 
-use holdfast_types::{Account, CanonicalIdentifier, Expect, Refusal, Rejection};
+use holdfast_types::{Account, CanonicalIdentifier, Expect, Refusal, Rejection, RequestId};
 
 use crate::check::Check;
 use crate::{
-    Claim, Context, DueAction, DueKey, Request, RequestKey, RequestRecord, Row, RowKey, Versioned, View,
+    ChangeKind, Claim, Context, DueAction, DueKey, Outcome, Plan, Request, RequestKey, RequestRecord, Row,
+    RowKey, Versioned, View,
 };
 
 /// Why an operation stops without an effect.
@@ -28,14 +29,31 @@ impl<E> From<Rejection> for Stop<E> {
 }
 
 /// What an operation does to its account. Revision and update time are set by whoever receives this.
-pub(crate) enum Effect {
-    Changed {
-        before: Option<Account>,
-        after: Account,
-        kind: crate::ChangeKind,
-    },
-    /// Nothing, and that is what was asked for.
-    None(Account),
+pub(crate) struct Effect {
+    /// The account as it was read.
+    pub(crate) before: Option<Account>,
+    /// The account as it shall be.
+    pub(crate) after: Account,
+    /// What to call it; none: the account stays as it is, and that is what was asked for.
+    pub(crate) kind: Option<ChangeKind>,
+}
+
+impl Effect {
+    pub(crate) fn new(kind: ChangeKind, before: Option<Account>, after: Account) -> Self {
+        Effect {
+            before,
+            after,
+            kind: Some(kind),
+        }
+    }
+
+    pub(crate) fn none(account: Account) -> Self {
+        Effect {
+            before: None,
+            after: account,
+            kind: None,
+        }
+    }
 }
 
 pub(crate) struct Draft<'a, V: View> {
@@ -97,8 +115,16 @@ impl<'a, V: View> Draft<'a, V> {
         self.writes.clear();
     }
 
-    pub(crate) fn into_parts(self) -> (Vec<(RowKey, Expect)>, Vec<(RowKey, Option<Row>)>) {
-        (self.guards, self.writes)
+    /// The plan, as far as it can be told from here.
+    pub(crate) fn into_plan(self, outcome: Outcome) -> Plan {
+        Plan {
+            guards: self.guards,
+            writes: self.writes,
+            events: Vec::new(),
+            outcome,
+            account_after: None,
+            request_birth: self.request.request_id.map(RequestId::birth),
+        }
     }
 
     fn guard<T>(&mut self, key: RowKey, row: Option<Versioned<T>>) -> Option<T> {

@@ -38,11 +38,11 @@ pub fn evaluate<V: View>(
         }
     }
     let account = request.account.clone();
-    let (outcome, events, account_after) = match decide(&mut draft) {
-        Ok(Effect::Changed {
+    let (outcome, event, account_after) = match decide(&mut draft) {
+        Ok(Effect {
             before,
             mut after,
-            kind,
+            kind: Some(kind),
         }) => {
             after.revision = before.as_ref().map_or(0, |before| before.revision) + 1;
             after.update_time = ctx.now;
@@ -61,17 +61,25 @@ pub fn evaluate<V: View>(
                     account,
                     revision: after.revision,
                 },
-                vec![event],
+                Some(event),
                 Some(after),
             )
         }
-        Ok(Effect::None(found)) => {
-            let revision = found.revision;
-            (Outcome::Done { account, revision }, Vec::new(), Some(found))
-        }
+        Ok(Effect {
+            after: found,
+            kind: None,
+            ..
+        }) => (
+            Outcome::Done {
+                account,
+                revision: found.revision,
+            },
+            None,
+            Some(found),
+        ),
         Err(Stop::Refused(refusal)) => {
             draft.discard_writes();
-            (Outcome::Refused { account, refusal }, Vec::new(), None)
+            (Outcome::Refused { account, refusal }, None, None)
         }
         Err(Stop::Rejected(rejection)) => return Err(EvaluateError::Rejected(rejection)),
         Err(Stop::View(error)) => return Err(EvaluateError::View(error)),
@@ -84,15 +92,12 @@ pub fn evaluate<V: View>(
         };
         draft.put(RowKey::Request(key), Row::Request(record));
     }
-    let (guards, writes) = draft.into_parts();
-    Ok(Evaluation::Propose(Plan {
-        guards,
-        writes,
-        events,
-        outcome,
+    let plan = Plan {
+        events: event.into_iter().collect(),
         account_after,
-        request_birth: request.request_id.map(RequestId::birth),
-    }))
+        ..draft.into_plan(outcome)
+    };
+    Ok(Evaluation::Propose(Box::new(plan)))
 }
 
 fn decide<V: View>(draft: &mut Draft<'_, V>) -> Result<Effect, Stop<V::Error>> {
@@ -107,12 +112,9 @@ fn decide<V: View>(draft: &mut Draft<'_, V>) -> Result<Effect, Stop<V::Error>> {
         Operation::Undelete { etag } => operation::undelete(draft, etag.as_deref()),
         Operation::Purge { deadline } => operation::purge(draft, *deadline),
     }?;
-    if let Effect::Changed { before, after, .. } = &effect {
-        check_size(
-            before.as_ref(),
-            after,
-            u64::from(draft.ctx.realm.config.max_record_bytes),
-        )?;
+    if effect.kind.is_some() {
+        let limit = u64::from(draft.ctx.realm.config.max_record_bytes);
+        check_size(effect.before.as_ref(), &effect.after, limit)?;
     }
     Ok(effect)
 }

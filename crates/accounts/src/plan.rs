@@ -38,7 +38,7 @@ pub struct Plan {
 pub enum Evaluation {
     /// Propose this. A refusal is proposed too: its plan writes the request record and nothing else. (A plan
     /// without writes, possible only without a request id, need not be proposed.)
-    Propose(Plan),
+    Propose(Box<Plan>),
     /// The request id has run before with the same content; this is what it did. Nothing to propose.
     Replay(RequestRecord),
 }

@@ -3,6 +3,7 @@
 //! A script tells a story: comments (`#`), commands at the start of a line, and indented below each command
 //! what came of it. `UPDATE_SCRIPTS=1 cargo test -p holdfast-accounts --test stories` writes the outcome into
 //! the scripts; read the difference before you keep it.
+#![allow(clippy::unwrap_used, reason = "a test stops at whatever it does not expect")]
 
 mod support;
 

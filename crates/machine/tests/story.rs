@@ -3,6 +3,7 @@
 //! `story.txt` has a line for each command and below it the reply and the rows that changed. The tables are a
 //! map in memory. If the story reads differently one day, replicas do something else with the same log.
 //! `UPDATE_SCRIPTS=1 cargo test -p holdfast-machine` writes it anew.
+#![allow(clippy::unwrap_used, reason = "a test stops at whatever it does not expect")]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -432,7 +433,8 @@ fn digests_agree_and_differ() {
     let digest = run(&base, 1);
     assert_eq!(digest, run(&base, 1));
     assert_ne!(digest, run(&base, 2), "time");
-    let changes: [(&str, fn(&mut Mutation)); 6] = [
+    type Change = fn(&mut Mutation);
+    let changes: [(&str, Change); 6] = [
         ("a body", |mutation| {
             mutation.writes[1] = put(Family::Claim, "email", "bob's")
         }),

@@ -44,9 +44,5 @@ pub(crate) fn change_identifiers<V: View>(
     }
     let mut after = before.clone();
     after.identifiers = list.finish(draft, &before.identifiers)?;
-    Ok(Effect::Changed {
-        before: Some(before),
-        after,
-        kind: ChangeKind::IdentifiersChanged,
-    })
+    Ok(Effect::new(ChangeKind::IdentifiersChanged, Some(before), after))
 }

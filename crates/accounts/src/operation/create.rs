@@ -53,9 +53,5 @@ pub(super) fn bring_into_being<V: View>(
             "account", too_large,
         )])));
     }
-    Ok(Effect::Changed {
-        before: None,
-        after: account,
-        kind: ChangeKind::Created,
-    })
+    Ok(Effect::new(ChangeKind::Created, None, account))
 }

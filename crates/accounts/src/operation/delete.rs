@@ -24,9 +24,5 @@ pub(crate) fn delete<V: View>(
         subject: before.id.clone(),
     };
     draft.put(RowKey::Due(due), Row::Due(DueAction::PurgeAccount));
-    Ok(Effect::Changed {
-        before: Some(before),
-        after,
-        kind: ChangeKind::DeletionRequested,
-    })
+    Ok(Effect::new(ChangeKind::DeletionRequested, Some(before), after))
 }

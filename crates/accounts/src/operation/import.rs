@@ -20,7 +20,7 @@ pub(crate) fn import<V: View>(
     match mode {
         ImportMode::Create => return Err(Stop::Refused(Refusal::AccountExists)),
         _ if found.state() == AccountState::Deleted => return Err(Stop::Refused(Refusal::AccountPurged)),
-        ImportMode::Skip => return Ok(Effect::None(found)),
+        ImportMode::Skip => return Ok(Effect::none(found)),
         ImportMode::Upsert => super::require_changeable(&found)?,
     }
     let now = draft.ctx.now;
@@ -40,9 +40,5 @@ pub(crate) fn import<V: View>(
         restrictions: super::restrictions(&new.restrictions, &found.restrictions, now),
         ..found.clone()
     };
-    Ok(Effect::Changed {
-        before: Some(found),
-        after,
-        kind: ChangeKind::Updated,
-    })
+    Ok(Effect::new(ChangeKind::Updated, Some(found), after))
 }

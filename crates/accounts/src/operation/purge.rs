@@ -49,9 +49,5 @@ pub(crate) fn purge<V: View>(draft: &mut Draft<'_, V>, deadline: Millis) -> Resu
         update_time: before.update_time,
     };
     draft.delete(RowKey::Due(due));
-    Ok(Effect::Changed {
-        before: Some(before),
-        after,
-        kind: ChangeKind::Purged,
-    })
+    Ok(Effect::new(ChangeKind::Purged, Some(before), after))
 }

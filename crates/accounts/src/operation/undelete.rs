@@ -26,9 +26,5 @@ pub(crate) fn undelete<V: View>(
         deadline: purge_time,
         subject: before.id.clone(),
     }));
-    Ok(Effect::Changed {
-        before: Some(before),
-        after,
-        kind: ChangeKind::Undeleted,
-    })
+    Ok(Effect::new(ChangeKind::Undeleted, Some(before), after))
 }

@@ -40,9 +40,5 @@ pub(crate) fn update<V: View>(draft: &mut Draft<'_, V>, update: &Update) -> Resu
             actual: after.attributes.len() as u64,
         }));
     }
-    Ok(Effect::Changed {
-        before: Some(before),
-        after,
-        kind: ChangeKind::Updated,
-    })
+    Ok(Effect::new(ChangeKind::Updated, Some(before), after))
 }
