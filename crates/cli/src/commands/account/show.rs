@@ -46,7 +46,7 @@ fn identifiers(account: &AccountJson) -> String {
         if identifier.canonical_value != identifier.value && !identifier.canonical_value.is_empty() {
             notes.push(format!("as {}", identifier.canonical_value));
         }
-        if identifier.primary() {
+        if identifier.primary == Some(true) {
             notes.push("primary".to_owned());
         }
         if identifier.login_enabled == Some(false) {
