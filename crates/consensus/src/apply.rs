@@ -65,6 +65,15 @@ impl Applied {
             .clone()
     }
 
+    /// The machine's own state and the index after the entry that it is the state of.
+    pub(crate) fn position(&self) -> (State, u64) {
+        let state = self
+            .state
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        (state.clone(), self.next_index())
+    }
+
     /// The index after the last applied one.
     pub(crate) fn next_index(&self) -> u64 {
         *self.next_index.borrow()
@@ -90,11 +99,14 @@ impl Applied {
     }
 
     fn publish(&self, state: &State, last: Option<LogId>) {
-        *self
+        let mut shared = self
             .state
             .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = state.clone();
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        *shared = state.clone();
+        // Still locked, so that whoever reads both gets the pair.
         self.next_index.send_replace(last.map_or(0, |id| id.index + 1));
+        drop(shared);
         metrics::gauge!("holdfast_raft_applied_index").set(last.map_or(0, |id| id.index) as f64);
     }
 

@@ -267,6 +267,13 @@ impl Group {
         self.inner.applied.next_index().saturating_sub(1)
     }
 
+    /// The shard's own state and the log index that it is the state of: two replicas at the same index have the
+    /// same digest.
+    pub fn applied(&self) -> (u64, State) {
+        let (state, next_index) = self.inner.applied.position();
+        (next_index.saturating_sub(1), state)
+    }
+
     /// The applied state, frozen.
     pub fn view(&self) -> Arc<dyn View> {
         self.inner.applied.view()

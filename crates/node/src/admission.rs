@@ -49,7 +49,7 @@ pub(crate) struct Admission {
 /// Lets one piece of work be; dropped when it is done.
 #[derive(Debug)]
 pub(crate) struct Permit {
-    _count: OwnedSemaphorePermit,
+    _count: Option<OwnedSemaphorePermit>,
     _bytes: OwnedSemaphorePermit,
 }
 
@@ -74,21 +74,54 @@ impl Admission {
         // A request costs its message and about as much again for what is made of it.
         let kibibytes = u32::try_from(bytes / 512 + 1).unwrap_or(u32::MAX);
         let permits = counted.clone().try_acquire_owned().and_then(|count| {
-            Ok(Permit { _count: count, _bytes: self.kibibytes.clone().try_acquire_many_owned(kibibytes)? })
+            Ok(Permit {
+                _count: Some(count),
+                _bytes: self.kibibytes.clone().try_acquire_many_owned(kibibytes)?,
+            })
         });
         permits.map_err(|error| {
-            debug_assert_eq!(error, TryAcquireError::NoPermits, "the semaphores are never closed");
+            debug_assert_eq!(
+                error,
+                TryAcquireError::NoPermits,
+                "the semaphores are never closed"
+            );
             metrics::counter!("holdfast_admission_refused_total", "work" => work.name()).increment(1);
             Overloaded
         })
     }
 
+    /// Waits until there is memory for one more item of a stream that was let in. The stream's own caller is
+    /// slowed down by that, nobody else.
+    pub(crate) async fn wait_for_room(&self, bytes: usize) -> Permit {
+        let kibibytes = u32::try_from(bytes / 512 + 1).unwrap_or(u32::MAX);
+        let unclosed = "the semaphores are never closed";
+        let bytes = self
+            .kibibytes
+            .clone()
+            .acquire_many_owned(kibibytes)
+            .await
+            .expect(unclosed);
+        Permit {
+            _count: None,
+            _bytes: bytes,
+        }
+    }
+
     /// Permits taken now: reads, writes, streams.
     pub(crate) fn in_flight(&self, limits: &LimitsSection) -> [(&'static str, usize); 3] {
         [
-            (Work::Read.name(), limits.max_in_flight_reads - self.reads.available_permits()),
-            (Work::Write.name(), limits.max_in_flight_writes - self.writes.available_permits()),
-            (Work::Stream.name(), limits.max_streams - self.streams.available_permits()),
+            (
+                Work::Read.name(),
+                limits.max_in_flight_reads - self.reads.available_permits(),
+            ),
+            (
+                Work::Write.name(),
+                limits.max_in_flight_writes - self.writes.available_permits(),
+            ),
+            (
+                Work::Stream.name(),
+                limits.max_streams - self.streams.available_permits(),
+            ),
         ]
     }
 }
@@ -99,7 +132,11 @@ mod tests {
 
     #[test]
     fn full_means_no_until_something_is_done() {
-        let limits = LimitsSection { max_in_flight_writes: 2, memory_budget_mib: 64, ..LimitsSection::default() };
+        let limits = LimitsSection {
+            max_in_flight_writes: 2,
+            memory_budget_mib: 64,
+            ..LimitsSection::default()
+        };
         let admission = Admission::new(&limits);
         let first = admission.admit(Work::Write, 100).unwrap();
         let _second = admission.admit(Work::Write, 100).unwrap();
@@ -113,9 +150,14 @@ mod tests {
 
     #[test]
     fn bytes_are_bounded_too() {
-        let limits = LimitsSection { memory_budget_mib: 64, ..LimitsSection::default() };
+        let limits = LimitsSection {
+            memory_budget_mib: 64,
+            ..LimitsSection::default()
+        };
         let admission = Admission::new(&limits);
-        let held: Vec<_> = (0..100).map_while(|_| admission.admit(Work::Read, 1024 * 1024).ok()).collect();
+        let held: Vec<_> = (0..100)
+            .map_while(|_| admission.admit(Work::Read, 1024 * 1024).ok())
+            .collect();
         // 16 MiB in all, 2 MiB for each megabyte of message; the last one has no room for its one KiB more.
         assert_eq!(held.len(), 7);
         assert!(admission.admit(Work::Write, 4 * 1024 * 1024).is_err());

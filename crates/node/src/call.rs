@@ -31,7 +31,10 @@ impl Call {
     /// Reads the circumstances of a public call.
     pub(crate) fn of<T>(request: &Request<T>, method: &Method) -> Self {
         Call {
-            caller: caller(transport::client_certificate(request.extensions()), request.metadata()),
+            caller: caller(
+                transport::client_certificate(request.extensions()),
+                request.metadata(),
+            ),
             trace: TraceContext::of_call(request.metadata()),
             deadline: Deadline::of_call(request.metadata(), method.default, method.most),
         }
@@ -39,7 +42,10 @@ impl Call {
 
     /// The same call with at most `budget` from now.
     pub(crate) fn at_most(&self, budget: Duration) -> Self {
-        Call { deadline: self.deadline.at_most(budget), ..self.clone() }
+        Call {
+            deadline: self.deadline.at_most(budget),
+            ..self.clone()
+        }
     }
 
     /// What goes to the change log: the caller's own words, and this trace if it names none.
@@ -72,7 +78,10 @@ mod tests {
         assert_eq!(caller(None, &metadata).as_str(), "anonymous");
         metadata.insert(CALLER, "billing".parse().unwrap());
         assert_eq!(caller(None, &metadata).as_str(), "billing");
-        assert_eq!(caller(Some("crm.example".into()), &metadata).as_str(), "crm.example");
+        assert_eq!(
+            caller(Some("crm.example".into()), &metadata).as_str(),
+            "crm.example"
+        );
         metadata.insert(CALLER, "x".repeat(129).parse().unwrap());
         assert_eq!(caller(None, &metadata).as_str(), "anonymous");
     }

@@ -29,7 +29,10 @@ pub(crate) struct ClockGuard {
 
 impl ClockGuard {
     pub(crate) fn new(offset_ms_max: u64) -> Self {
-        ClockGuard { offset_ms: AtomicI64::new(0), offset_ms_max: i64::try_from(offset_ms_max).unwrap_or(i64::MAX) }
+        ClockGuard {
+            offset_ms: AtomicI64::new(0),
+            offset_ms_max: i64::try_from(offset_ms_max).unwrap_or(i64::MAX),
+        }
     }
 
     /// Takes a round of measurements: how far each reachable peer's clock is ahead of this one's. With fewer
@@ -78,7 +81,11 @@ mod tests {
         ];
         for (ahead, offset, trusted) in table {
             guard.measured(ahead.to_vec());
-            assert_eq!((guard.offset_ms(), guard.trusted()), (offset, trusted), "{ahead:?}");
+            assert_eq!(
+                (guard.offset_ms(), guard.trusted()),
+                (offset, trusted),
+                "{ahead:?}"
+            );
         }
     }
 }

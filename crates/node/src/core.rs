@@ -10,6 +10,7 @@ use holdfast_wire::status::{Problem, Reason};
 use tokio::time::Instant;
 
 use crate::admission::{Admission, Permit, Work};
+use crate::alarms::Alarms;
 use crate::clock::ClockGuard;
 use crate::config::Config;
 use crate::disk::DiskGuard;
@@ -35,6 +36,7 @@ pub(crate) struct Core {
     pub(crate) admission: Admission,
     pub(crate) disk: DiskGuard,
     pub(crate) clock_guard: ClockGuard,
+    pub(crate) alarms: Alarms,
     pub(crate) peers: Peers,
     pub(crate) tls: Option<Tls>,
     pub(crate) started: Instant,
@@ -61,7 +63,10 @@ impl Core {
     pub(crate) fn admit(&self, work: Work, bytes: usize) -> Result<Permit, Failure> {
         self.serving()?;
         self.admission.admit(work, bytes).map_err(|_| {
-            Failure::new(Reason::Overloaded, "this node has as much under way as it takes on; back off and retry")
+            Failure::new(
+                Reason::Overloaded,
+                "this node has as much under way as it takes on; back off and retry",
+            )
         })
     }
 
@@ -69,9 +74,10 @@ impl Core {
     pub(crate) fn serving(&self) -> Result<(), Failure> {
         match self.lifecycle.phase() {
             Phase::Starting | Phase::Serving => Ok(()),
-            Phase::Draining | Phase::Stopping | Phase::Stopped => {
-                Err(Failure::new(Reason::NodeNotServing, "this node is draining or being stopped; ask another"))
-            }
+            Phase::Draining | Phase::Stopping | Phase::Stopped => Err(Failure::new(
+                Reason::NodeNotServing,
+                "this node is draining or being stopped; ask another",
+            )),
         }
     }
 

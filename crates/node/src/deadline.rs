@@ -18,14 +18,21 @@ impl Deadline {
     /// The deadline of a call that came in just now: `grpc-timeout` less what the way back takes, but at most
     /// `most`; without one `default`.
     pub(crate) fn of_call(metadata: &MetadataMap, default: Duration, most: Duration) -> Self {
-        let given = metadata.get("grpc-timeout").and_then(|value| value.to_str().ok()).and_then(parse_grpc_timeout);
+        let given = metadata
+            .get("grpc-timeout")
+            .and_then(|value| value.to_str().ok())
+            .and_then(parse_grpc_timeout);
         let budget = given.map_or(default, |given| given.saturating_sub(way_back(given)).min(most));
-        Deadline { at: Instant::now() + budget }
+        Deadline {
+            at: Instant::now() + budget,
+        }
     }
 
     /// A deadline this long from now.
     pub(crate) fn after(budget: Duration) -> Self {
-        Deadline { at: Instant::now() + budget }
+        Deadline {
+            at: Instant::now() + budget,
+        }
     }
 
     /// The moment.
@@ -52,7 +59,9 @@ impl Deadline {
 
     /// This deadline, or `budget` from now if that is sooner.
     pub(crate) fn at_most(self, budget: Duration) -> Self {
-        Deadline { at: self.at.min(Instant::now() + budget) }
+        Deadline {
+            at: self.at.min(Instant::now() + budget),
+        }
     }
 }
 
@@ -90,7 +99,10 @@ mod tests {
     #[test]
     fn grpc_timeouts_are_read_as_the_protocol_says() {
         assert_eq!(parse_grpc_timeout("5S"), Some(Duration::from_secs(5)));
-        assert_eq!(parse_grpc_timeout("99999999n"), Some(Duration::from_nanos(99_999_999)));
+        assert_eq!(
+            parse_grpc_timeout("99999999n"),
+            Some(Duration::from_nanos(99_999_999))
+        );
         assert_eq!(parse_grpc_timeout("1H"), Some(Duration::from_secs(3600)));
         for bad in ["", "S", "5", "5s", "-1S", "123456789S", "1é"] {
             assert_eq!(parse_grpc_timeout(bad), None, "{bad:?}");

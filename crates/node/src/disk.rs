@@ -15,6 +15,8 @@ use crate::config::DiskSection;
 pub(crate) struct DiskGuard {
     reserve_bytes: u64,
     nearly_full: AtomicBool,
+    /// So many other members' disks are nearly full that losing them would end the quorum.
+    quorum_nearly_full: AtomicBool,
     free_bytes: AtomicU64,
 }
 
@@ -23,6 +25,7 @@ impl DiskGuard {
         DiskGuard {
             reserve_bytes: config.reserve_mib * 1024 * 1024,
             nearly_full: AtomicBool::new(false),
+            quorum_nearly_full: AtomicBool::new(false),
             free_bytes: AtomicU64::new(u64::MAX),
         }
     }
@@ -32,7 +35,11 @@ impl DiskGuard {
         let Some(free) = usage.disk_free_bytes else { return };
         self.free_bytes.store(free, Ordering::Relaxed);
         let was = self.nearly_full.load(Ordering::Relaxed);
-        let until = if was { self.reserve_bytes + self.reserve_bytes / 10 } else { self.reserve_bytes };
+        let until = if was {
+            self.reserve_bytes + self.reserve_bytes / 10
+        } else {
+            self.reserve_bytes
+        };
         let is = free < until;
         if is != was {
             self.nearly_full.store(is, Ordering::Relaxed);
@@ -43,13 +50,29 @@ impl DiskGuard {
                     "the disk is nearly full: creates and imports are refused"
                 );
             } else {
-                tracing::info!(free_bytes = free, "the disk has room again: creates and imports are accepted");
+                tracing::info!(
+                    free_bytes = free,
+                    "the disk has room again: creates and imports are accepted"
+                );
             }
         }
         metrics::gauge!("holdfast_disk_nearly_full").set(f64::from(u8::from(is)));
     }
 
-    /// Whether creates and imports must wait.
+    /// Takes what the other members report: one full disk is that node's trouble, too many are everybody's.
+    pub(crate) fn peers_nearly_full(&self, nearly_full: usize, members: usize) {
+        self.quorum_nearly_full.store(
+            nearly_full > 0 && nearly_full > members.saturating_sub(1) / 2,
+            Ordering::Relaxed,
+        );
+    }
+
+    /// Whether creates and imports must wait because of other members' disks.
+    pub(crate) fn quorum_nearly_full(&self) -> bool {
+        self.quorum_nearly_full.load(Ordering::Relaxed)
+    }
+
+    /// Whether creates and imports must wait because of this node's disk.
     pub(crate) fn nearly_full(&self) -> bool {
         self.nearly_full.load(Ordering::Relaxed)
     }
@@ -72,10 +95,16 @@ mod tests {
 
     #[test]
     fn it_closes_below_the_reserve_and_opens_above_it() {
-        let guard = DiskGuard::new(&DiskSection { reserve_mib: 100, ballast_mib: 0 });
+        let guard = DiskGuard::new(&DiskSection {
+            reserve_mib: 100,
+            ballast_mib: 0,
+        });
         let mut seen = Vec::new();
         for free_mib in [500, 100, 99, 105, 110, 100, 99] {
-            guard.measured(&Usage { disk_free_bytes: Some(free_mib << 20), ..Usage::default() });
+            guard.measured(&Usage {
+                disk_free_bytes: Some(free_mib << 20),
+                ..Usage::default()
+            });
             seen.push(guard.nearly_full());
         }
         assert_eq!(seen, [false, false, true, true, false, false, true]);

@@ -20,8 +20,9 @@ use std::time::Duration;
 use holdfast_accounts::{self as accounts, EvaluateError, Evaluation, Operation, Outcome, Plan, Request};
 use holdfast_consensus::{Committed, EncodedCommand, ProposeError};
 use holdfast_machine::{Body, Command, Mutation, Reply};
-use holdfast_storage::{command, schema};
-use holdfast_types::{Account, Realm, RealmNumber, Rejection};
+use holdfast_storage::command;
+use holdfast_storage::schema::{RowView, encode_plan};
+use holdfast_types::{Account, RealmNumber, Rejection};
 use holdfast_wire::status::{OutcomeView, Problem, Reason};
 use tokio::time::Instant;
 use tracing::Instrument;
@@ -76,7 +77,9 @@ const ABANDONED: u8 = 2;
 impl Progress {
     /// The task is about to propose. False: the caller has left and was told that nothing happened.
     fn propose(&self) -> bool {
-        self.0.compare_exchange(WAITING, PROPOSED, Ordering::AcqRel, Ordering::Acquire).is_ok()
+        self.0
+            .compare_exchange(WAITING, PROPOSED, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
     }
 
     /// The proposal certainly had no effect.
@@ -86,7 +89,10 @@ impl Progress {
 
     /// The caller leaves. What it may be told about the outcome.
     fn abandon(&self) -> OutcomeView {
-        match self.0.compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire) {
+        match self
+            .0
+            .compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
+        {
             Ok(_) => OutcomeView::NotApplied,
             Err(_) => OutcomeView::Unknown,
         }
@@ -115,7 +121,10 @@ pub(crate) async fn run(
     core.tasks.spawn(work.in_current_span());
     match tokio::time::timeout(call.deadline.left(), receiver).await {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(Failure::new(Reason::NodeNotServing, "this node is being stopped; ask another")),
+        Ok(Err(_)) => Err(Failure::new(
+            Reason::NodeNotServing,
+            "this node is being stopped; ask another",
+        )),
         Err(_) => Err(late(progress.abandon())),
     }
 }
@@ -140,13 +149,17 @@ async fn attempts(
     while attempt < ATTEMPTS {
         let latches = latch(core, request, deadline).await?;
         let term = leading(core)?;
-        let (realm, evaluation, index) = evaluate(core, request)?;
+        let Evaluated {
+            rows,
+            evaluation,
+            index,
+        } = evaluate(core, request)?;
         let plan = match evaluation {
             Ok(Evaluation::Replay(record)) => {
                 count("replayed");
-                return replayed(core, &realm, request, record, index);
+                return replayed(core, &rows, request, record, index);
             }
-            Ok(Evaluation::Propose(plan)) => plan,
+            Ok(Evaluation::Propose(plan)) => *plan,
             Err(rejection @ Rejection::EtagMismatch { .. }) if !confirmed => {
                 drop(rejection);
                 drop(latches);
@@ -160,12 +173,12 @@ async fn attempts(
             }
         };
         attempt += 1;
-        let mutation = schema::encode_plan(&realm, &plan);
+        let mutation = encode_plan(&rows, &plan);
         if !progress.propose() {
             return Err(Problem::deadline(OutcomeView::NotApplied).into());
         }
         match settled(propose(core, mutation, term, latches).await)? {
-            Settled::Applied { index } => return applied(plan, &realm, request, index),
+            Settled::Applied { index } => return applied(plan, request, index),
             Settled::LookAgain => {
                 count("guard_failed");
                 progress.undo();
@@ -173,7 +186,10 @@ async fn attempts(
         }
     }
     count("contended");
-    Err(Failure::new(Reason::Contention, "others kept changing the same records; nothing was done"))
+    Err(Failure::new(
+        Reason::Contention,
+        "others kept changing the same records; nothing was done",
+    ))
 }
 
 fn count(outcome: &'static str) {
@@ -187,8 +203,10 @@ async fn latch(
     deadline: Deadline,
 ) -> Result<LatchGuard<(RealmNumber, accounts::RowKey)>, Failure> {
     let began = Instant::now();
-    let realm = realms::by_number(&*core.group.view(), request.realm)?;
-    let keys = accounts::latch_keys(request, &realm.value.config).into_iter().map(|key| (request.realm, key));
+    let realm = realms::by_number(core, &*core.group.view(), request.realm)?;
+    let keys = accounts::latch_keys(request, &realm.value.config)
+        .into_iter()
+        .map(|key| (request.realm, key));
     let latches = tokio::time::timeout(deadline.left(), core.latches.acquire(keys)).await;
     metrics::histogram!("holdfast_latch_wait_seconds").record(began.elapsed().as_secs_f64());
     latches.map_err(|_| Problem::deadline(OutcomeView::NotApplied).into())
@@ -216,7 +234,13 @@ async fn barrier(core: &Core, deadline: Deadline) -> Result<(), Failure> {
     }
 }
 
-type Evaluated = (Realm, Result<Evaluation, Rejection>, u64);
+/// A request evaluated on the state applied at a moment.
+struct Evaluated {
+    rows: RowView,
+    evaluation: Result<Evaluation, Rejection>,
+    /// A log index that the rows include.
+    index: u64,
+}
 
 /// Evaluates the request on what is applied now.
 fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
@@ -224,29 +248,39 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
     let index = core.group.applied_index();
     let state = core.group.state();
     let view = core.group.view();
-    let realm = realms::by_number(&*view, request.realm)?;
+    let realm = realms::by_number(core, &*view, request.realm)?.value;
+    let rows = RowView::new(view, Arc::new(realm));
     let context = accounts::Context {
-        realm: &realm.value,
+        realm: rows.realm(),
         now: core.clock.now().max(state.stamp.millis()),
         log_clock: state.stamp.millis(),
     };
-    let rows = schema::RowView::new(&*view, &realm.value);
     let evaluation = match accounts::evaluate(&rows, &context, request) {
         Ok(evaluation) => Ok(evaluation),
         Err(EvaluateError::Rejected(rejection)) => Err(rejection),
         Err(EvaluateError::View(error)) => return Err(unreadable(core, &error)),
         Err(EvaluateError::Inconsistent(what)) => {
             tracing::error!(what, "stored rows contradict each other");
-            return Err(Failure::new(Reason::Internal, "stored rows contradict each other; see the node's log"));
+            return Err(Failure::new(
+                Reason::Internal,
+                "stored rows contradict each other; see the node's log",
+            ));
         }
     };
-    Ok((realm.value, evaluation, index))
+    Ok(Evaluated {
+        rows,
+        evaluation,
+        index,
+    })
 }
 
 /// A stored row cannot be read: damage, or a newer release wrote it. The node must not go on guessing.
 pub(crate) fn unreadable(core: &Core, error: &dyn std::fmt::Display) -> Failure {
     core.fatal.report(format!("a stored row cannot be read: {error}"));
-    Failure::new(Reason::NodeNotServing, "this node cannot read its state and is stopping")
+    Failure::new(
+        Reason::NodeNotServing,
+        "this node cannot read its state and is stopping",
+    )
 }
 
 /// Proposes a mutation and waits for its fate. The latches are let go when it is applied or its term is over.
@@ -256,8 +290,11 @@ pub(crate) async fn propose<L>(
     term: u64,
     latches: L,
 ) -> Result<Committed, ProposeError> {
-    let command =
-        Command { epoch: core.group.state().epoch, wall: core.clock.now(), body: Body::Mutate(mutation) };
+    let command = Command {
+        epoch: core.group.state().epoch,
+        wall: core.clock.now(),
+        body: Body::Mutate(mutation),
+    };
     let encoded = EncodedCommand(command::encode(&command));
     let mut leadership = core.group.leadership();
     let mut latches = Some(latches);
@@ -285,14 +322,22 @@ pub(crate) enum Settled {
 /// Reads the fate of a proposal.
 pub(crate) fn settled(result: Result<Committed, ProposeError>) -> Result<Settled, Failure> {
     match result {
-        Ok(Committed { index, reply: Reply::Applied { .. } }) => Ok(Settled::Applied { index }),
-        Ok(Committed { reply: Reply::GuardFailed { .. } | Reply::WrongEpoch { .. }, .. }) => Ok(Settled::LookAgain),
-        Ok(Committed { reply: Reply::RequestExpired { floor }, .. }) => {
-            Err(Rejection::RequestIdExpired { oldest: floor }.into())
-        }
-        Err(ProposeError::NotAppended { .. }) => {
-            Err(Failure::new(Reason::NotLeader, "this node lost leadership before it could propose"))
-        }
+        Ok(Committed {
+            index,
+            reply: Reply::Applied { .. },
+        }) => Ok(Settled::Applied { index }),
+        Ok(Committed {
+            reply: Reply::GuardFailed { .. } | Reply::WrongEpoch { .. },
+            ..
+        }) => Ok(Settled::LookAgain),
+        Ok(Committed {
+            reply: Reply::RequestExpired { floor },
+            ..
+        }) => Err(Rejection::RequestIdExpired { oldest: floor }.into()),
+        Err(ProposeError::NotAppended { .. }) => Err(Failure::new(
+            Reason::NotLeader,
+            "this node lost leadership before it could propose",
+        )),
         Err(ProposeError::Unknown { why }) => {
             tracing::debug!(why, "the outcome of a proposal is unknown");
             Err(Problem::outcome_unknown().into())
@@ -300,7 +345,7 @@ pub(crate) fn settled(result: Result<Committed, ProposeError>) -> Result<Settled
     }
 }
 
-fn applied(plan: Plan, realm: &Realm, request: &Request, index: u64) -> Result<Done, Failure> {
+fn applied(plan: Plan, request: &Request, index: u64) -> Result<Done, Failure> {
     match (plan.outcome, plan.account_after) {
         (Outcome::Done { revision, .. }, Some(account)) => {
             count("applied");
@@ -309,22 +354,29 @@ fn applied(plan: Plan, realm: &Realm, request: &Request, index: u64) -> Result<D
                 Some(_) if revision == 1 => Action::Created,
                 Some(_) => Action::Updated,
             };
-            Ok(Done { account, revision, action, realm: realm.number, index })
+            Ok(Done {
+                account,
+                revision,
+                action,
+                realm: request.realm,
+                index,
+            })
         }
         (Outcome::Refused { refusal, .. }, _) => {
             count("refused");
             Err(Problem::refused(&refusal, &request.operation).into())
         }
-        (Outcome::Done { .. }, None) => {
-            Err(Failure::new(Reason::Internal, "an accepted change has no account; see the node's log"))
-        }
+        (Outcome::Done { .. }, None) => Err(Failure::new(
+            Reason::Internal,
+            "an accepted change has no account; see the node's log",
+        )),
     }
 }
 
 /// The answer to a request that had run before.
 fn replayed(
     core: &Core,
-    realm: &Realm,
+    rows: &RowView,
     request: &Request,
     record: accounts::RequestRecord,
     index: u64,
@@ -335,19 +387,29 @@ fn replayed(
         }
         Outcome::Done { account, revision } => (account, revision),
     };
-    let view = core.group.view();
-    let rows = schema::RowView::new(&*view, realm);
-    let found = accounts::View::account(&rows, &account).map_err(|error| unreadable(core, &error))?;
+    let found = accounts::View::account(rows, &account).map_err(|error| unreadable(core, &error))?;
     let Some(found) = found else {
-        return Err(Failure::new(Reason::Internal, "a recorded change has no account; see the node's log"));
+        return Err(Failure::new(
+            Reason::Internal,
+            "a recorded change has no account; see the node's log",
+        ));
     };
     let action = match &request.operation {
         // A skip records the revision it found; one that is above 1 was certainly not made by it.
-        Operation::Import { mode: accounts::ImportMode::Skip, .. } if revision > 1 => Action::Skipped,
+        Operation::Import {
+            mode: accounts::ImportMode::Skip,
+            ..
+        } if revision > 1 => Action::Skipped,
         _ if revision == 1 => Action::Created,
         _ => Action::Updated,
     };
-    Ok(Done { account: found.value, revision, action, realm: realm.number, index })
+    Ok(Done {
+        account: found.value,
+        revision,
+        action,
+        realm: request.realm,
+        index,
+    })
 }
 
 #[cfg(test)]

@@ -22,7 +22,10 @@ impl Failure {
 
     /// No leader is known, or none could confirm.
     pub(crate) fn no_leader(why: impl std::fmt::Display) -> Self {
-        Failure::new(Reason::NoLeader, format!("the shard has no leader that can answer: {why}"))
+        Failure::new(
+            Reason::NoLeader,
+            format!("the shard has no leader that can answer: {why}"),
+        )
     }
 
     /// The reason.
@@ -62,7 +65,10 @@ impl From<Rejection> for Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         tracing::error!(%error, "reading state failed");
-        Failure::new(Reason::NodeNotServing, "this node cannot read its state and is stopping")
+        Failure::new(
+            Reason::NodeNotServing,
+            "this node cannot read its state and is stopping",
+        )
     }
 }
 

@@ -41,7 +41,9 @@ impl ForwardService for Forward {
             trace,
             deadline: Deadline::after(std::time::Duration::from_millis(message.deadline_ms.into())),
         };
-        let response = carry_out(&self.0, &message.method, message.request, &call).instrument(span).await?;
+        let response = carry_out(&self.0, &message.method, message.request, &call)
+            .instrument(span)
+            .await?;
         Ok(Response::new(ForwardReply { response }))
     }
 

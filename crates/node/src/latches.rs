@@ -38,7 +38,9 @@ pub(crate) struct LatchGuard<K: Ord + Clone> {
 
 impl<K: Ord + Clone> Latches<K> {
     pub(crate) fn new() -> Self {
-        Latches { queues: Arc::new(Queues(Mutex::new(BTreeMap::new()))) }
+        Latches {
+            queues: Arc::new(Queues(Mutex::new(BTreeMap::new()))),
+        }
     }
 
     /// Waits for all the keys. Dropping the future gives up its places in the queues.
@@ -61,10 +63,13 @@ impl<K: Ord + Clone> Latches<K> {
                 }
             };
             held.push(match waiting {
-                None => Held { queues: self.queues.clone(), key },
-                Some(receiver) => {
-                    receiver.await.expect("a queue's entry goes only when nobody waits, so each sender is used")
-                }
+                None => Held {
+                    queues: self.queues.clone(),
+                    key,
+                },
+                Some(receiver) => receiver
+                    .await
+                    .expect("a queue's entry goes only when nobody waits, so each sender is used"),
             });
         }
         LatchGuard { _held: held }
@@ -102,7 +107,10 @@ impl<K: Ord + Clone> Drop for Held<K> {
         };
         if let Some(next) = next {
             // One who gave up just now drops it again, outside of the lock.
-            drop(next.send(Held { queues: self.queues.clone(), key: self.key.clone() }));
+            drop(next.send(Held {
+                queues: self.queues.clone(),
+                key: self.key.clone(),
+            }));
         }
     }
 }

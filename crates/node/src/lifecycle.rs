@@ -30,7 +30,9 @@ pub(crate) struct Lifecycle {
 
 impl Lifecycle {
     pub(crate) fn new() -> Self {
-        Lifecycle { phase: Arc::new(watch::channel(Phase::Starting).0) }
+        Lifecycle {
+            phase: Arc::new(watch::channel(Phase::Starting).0),
+        }
     }
 
     /// The phase now.
@@ -82,13 +84,17 @@ pub(crate) struct TaskGuard {
 
 impl Tasks {
     pub(crate) fn new() -> Self {
-        Tasks { running: Arc::new(watch::channel(0).0) }
+        Tasks {
+            running: Arc::new(watch::channel(0).0),
+        }
     }
 
     /// Counts a task until the guard is dropped.
     pub(crate) fn enter(&self) -> TaskGuard {
         self.running.send_modify(|running| *running += 1);
-        TaskGuard { running: self.running.clone() }
+        TaskGuard {
+            running: self.running.clone(),
+        }
     }
 
     /// Runs a counted task of its own, which goes on whatever becomes of whoever waits for it.
@@ -109,7 +115,11 @@ impl Tasks {
     pub(crate) async fn idle(&self, deadline: Deadline) -> usize {
         let mut running = self.running.subscribe();
         let waited = tokio::time::timeout(deadline.left(), running.wait_for(|running| *running == 0)).await;
-        if matches!(waited, Ok(Ok(_))) { 0 } else { *self.running.borrow() }
+        if matches!(waited, Ok(Ok(_))) {
+            0
+        } else {
+            *self.running.borrow()
+        }
     }
 }
 

@@ -21,7 +21,12 @@ pub(crate) struct Method {
 }
 
 const fn method(name: &'static str, default_s: u64, most_s: u64, work: Option<Work>) -> Method {
-    Method { name, default: Duration::from_secs(default_s), most: Duration::from_secs(most_s), work }
+    Method {
+        name,
+        default: Duration::from_secs(default_s),
+        most: Duration::from_secs(most_s),
+        work,
+    }
 }
 
 macro_rules! methods {

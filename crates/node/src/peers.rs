@@ -25,7 +25,13 @@ pub(crate) struct Peers {
 
 impl Peers {
     pub(crate) fn new(cluster: ClusterId, me: NodeId, tls: Option<Tls>, message_bytes_max: usize) -> Self {
-        Peers { cluster, me, tls, message_bytes_max, channels: Mutex::new(BTreeMap::new()) }
+        Peers {
+            cluster,
+            me,
+            tls,
+            message_bytes_max,
+            channels: Mutex::new(BTreeMap::new()),
+        }
     }
 
     /// A client for the node at `address`.
@@ -34,14 +40,17 @@ impl Peers {
         let channel = match channels.get(address) {
             Some(channel) => channel.clone(),
             None => {
-                let channel = transport::connect(address, self.tls.as_ref())
-                    .map_err(|error| Failure::no_leader(format!("{address} is no usable address: {error}")))?;
+                let channel = transport::connect(address, self.tls.as_ref()).map_err(|error| {
+                    Failure::no_leader(format!("{address} is no usable address: {error}"))
+                })?;
                 channels.insert(address.to_owned(), channel.clone());
                 channel
             }
         };
         let bytes = self.message_bytes_max;
-        Ok(ForwardServiceClient::new(channel).max_decoding_message_size(bytes).max_encoding_message_size(bytes))
+        Ok(ForwardServiceClient::new(channel)
+            .max_decoding_message_size(bytes)
+            .max_encoding_message_size(bytes))
     }
 
     /// Who speaks to whom.
@@ -56,16 +65,23 @@ impl Peers {
     /// Checks that a call comes from this cluster and is meant for this node.
     pub(crate) fn check(&self, header: Option<&ForwardHeader>) -> Result<NodeId, Failure> {
         match header {
-            Some(header) if header.cluster_id[..] != self.cluster.0.as_bytes()[..] => {
-                Err(Failure::new(Reason::WrongCluster, "the sender belongs to another cluster"))
-            }
+            Some(header) if header.cluster_id[..] != self.cluster.0.as_bytes()[..] => Err(Failure::new(
+                Reason::WrongCluster,
+                "the sender belongs to another cluster",
+            )),
             Some(header) if header.to_node != self.me => Err(Problem::new(
                 Reason::NotLeader,
-                format!("this is node {}, the call is for node {}", self.me, header.to_node),
+                format!(
+                    "this is node {}, the call is for node {}",
+                    self.me, header.to_node
+                ),
             )
             .into()),
             Some(header) => Ok(header.from_node),
-            None => Err(Failure::new(Reason::WrongCluster, "the sender does not say where it belongs")),
+            None => Err(Failure::new(
+                Reason::WrongCluster,
+                "the sender does not say where it belongs",
+            )),
         }
     }
 }

@@ -5,6 +5,7 @@
 //!   is tried, and only if nobody can confirm in time is the read refused.
 //! - *At least a token*: waits until this node has applied as much as the answer the token came from.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_consensus::BarrierError;
@@ -25,7 +26,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// A view that is fresh enough.
 pub(crate) struct FreshView {
     /// The rows.
-    pub(crate) view: Box<dyn View>,
+    pub(crate) view: Arc<dyn View>,
     /// A log index that the view includes.
     pub(crate) index: u64,
 }
@@ -46,7 +47,10 @@ pub(crate) async fn fresh_view(
     }
     // The index first, so that the view includes at least that much.
     let index = core.group.applied_index();
-    Ok(FreshView { view: core.group.view(), index })
+    Ok(FreshView {
+        view: core.group.view(),
+        index,
+    })
 }
 
 /// Passes a read barrier, trying again while an election is under way.
@@ -58,7 +62,10 @@ pub(crate) async fn barrier(core: &Core, deadline: Deadline) -> Result<(), Failu
         let why = match core.group.read_barrier(give_up.at()).await {
             Ok(_) => return Ok(()),
             Err(BarrierError::Stopped) => {
-                return Err(Failure::new(Reason::NodeNotServing, "this node is being stopped; ask another"));
+                return Err(Failure::new(
+                    Reason::NodeNotServing,
+                    "this node is being stopped; ask another",
+                ));
             }
             Err(BarrierError::Timeout) => return Err(Failure::no_leader("none confirmed the read in time")),
             Err(error @ BarrierError::NoLeader { .. }) => error,
@@ -83,7 +90,10 @@ async fn within(core: &Core, bound: Duration, deadline: Deadline) -> Result<(), 
         Some(age) => format!("its state may be {} ms old", age.as_millis()),
         None => "it has not heard of a quorum since it started".to_owned(),
     };
-    Err(Failure::new(Reason::TooStale, format!("this node is further behind than the read allows: {age}")))
+    Err(Failure::new(
+        Reason::TooStale,
+        format!("this node is further behind than the read allows: {age}"),
+    ))
 }
 
 async fn reach(core: &Core, token: &ConsistencyToken, deadline: Deadline) -> Result<(), Failure> {
@@ -91,7 +101,13 @@ async fn reach(core: &Core, token: &ConsistencyToken, deadline: Deadline) -> Res
         let violation = FieldViolation::new(AT_LEAST_FIELD, "is a token of another cluster");
         return Err(Rejection::Invalid(vec![violation]).into());
     }
-    core.group.wait_applied(token.index, deadline.at()).await.map_err(|_| {
-        Failure::new(Reason::TokenNotReached, "this node has not yet applied as much as the token asks for")
-    })
+    core.group
+        .wait_applied(token.index, deadline.at())
+        .await
+        .map_err(|_| {
+            Failure::new(
+                Reason::TokenNotReached,
+                "this node has not yet applied as much as the token asks for",
+            )
+        })
 }

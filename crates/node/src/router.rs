@@ -71,8 +71,11 @@ pub(crate) async fn route<M: Mutation>(
             Err(failure) => failure,
         };
         unknown |= failure.may_have_applied();
+        let elsewhere = matches!(failure, Failure::There(_));
         let again = match failure.reason() {
             Reason::NotLeader | Reason::NoLeader => M::REPEATABLE || !unknown,
+            // The leader is about to hand over.
+            Reason::NodeNotServing if elsewhere => M::REPEATABLE || !unknown,
             Reason::OutcomeUnknown => M::REPEATABLE,
             _ => false,
         };
@@ -111,7 +114,9 @@ async fn forward<M: Mutation>(
 ) -> Result<M::Response, Failure> {
     let members = core.group.members();
     let Some(addresses) = members.get(&leader) else {
-        return Err(Failure::no_leader(format!("node {leader} leads, but its address is not known yet")));
+        return Err(Failure::no_leader(format!(
+            "node {leader} leads, but its address is not known yet"
+        )));
     };
     let budget = call.deadline.for_hop();
     if budget < ATTEMPT_MIN {

@@ -9,6 +9,7 @@ use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogra
 use tokio::time::Instant;
 use tonic::{Code, Response, Status};
 
+use crate::failure::Failure;
 use crate::methods::Method;
 use crate::trace::{TRACEPARENT, TraceContext};
 
@@ -22,7 +23,11 @@ struct Observed {
 impl Observed {
     fn begin(method: &'static Method) -> Self {
         gauge!("holdfast_rpc_in_flight", "method" => method.name).increment(1);
-        Observed { method: method.name, started: Instant::now(), code: Code::Cancelled }
+        Observed {
+            method: method.name,
+            started: Instant::now(),
+            code: Code::Cancelled,
+        }
     }
 }
 
@@ -36,43 +41,48 @@ impl Drop for Observed {
     }
 }
 
-/// Runs a call in its span and counts it. The trace goes back to the caller with the answer, error or not.
+/// The response metadata in which a node names the leader's address, for clients that save themselves a hop.
+const LEADER: &str = "holdfast-leader";
+
+/// Runs a call in its span and counts it. The trace and the leader's address, if one is known, go back to the
+/// caller with the answer, error or not.
 pub(crate) async fn observe<T>(
     method: &'static Method,
     trace: &TraceContext,
-    call: impl Future<Output = Result<T, Status>>,
+    leader: impl FnOnce() -> Option<String>,
+    call: impl Future<Output = Result<T, Failure>>,
 ) -> Result<Response<T>, Status> {
     use tracing::Instrument;
 
     let span = tracing::info_span!("rpc", method = method.name, trace_id = %trace.trace_id);
     let mut observed = Observed::begin(method);
-    let result = call.instrument(span.clone()).await;
+    let result = call.instrument(span.clone()).await.map_err(Status::from);
     observed.code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
     if let Err(status) = &result {
         let _entered = span.enter();
         match status.code() {
             Code::Internal | Code::Unknown | Code::DataLoss => {
-                tracing::error!(code = code_name(status.code()), message = status.message(), "call failed");
+                tracing::error!(
+                    code = code_name(status.code()),
+                    message = status.message(),
+                    "call failed"
+                );
             }
             code => tracing::debug!(code = code_name(code), "call refused"),
         }
     }
-    let header = trace.to_header().parse();
-    match result {
-        Ok(message) => {
-            let mut response = Response::new(message);
-            if let Ok(header) = header {
-                response.metadata_mut().insert(TRACEPARENT, header);
-            }
-            Ok(response)
-        }
-        Err(mut status) => {
-            if let Ok(header) = header {
-                status.metadata_mut().insert(TRACEPARENT, header);
-            }
-            Err(status)
+    let mut answer = result.map(Response::new);
+    let metadata = match &mut answer {
+        Ok(response) => response.metadata_mut(),
+        Err(status) => status.metadata_mut(),
+    };
+    let said = [(TRACEPARENT, Some(trace.to_header())), (LEADER, leader())];
+    for (key, value) in said {
+        if let Some(value) = value.and_then(|value| value.parse().ok()) {
+            metadata.insert(key, value);
         }
     }
+    answer
 }
 
 /// A code's name as gRPC writes it.
@@ -100,17 +110,46 @@ pub(crate) fn code_name(code: Code) -> &'static str {
 
 /// Says what this room's series mean. Those of consensus and storage are described there.
 pub(crate) fn describe() {
-    describe_counter!("holdfast_rpc_requests_total", "Public calls ended, by method and code");
-    describe_histogram!("holdfast_rpc_duration_seconds", Unit::Seconds, "Time a public call took, by method");
+    describe_counter!(
+        "holdfast_rpc_requests_total",
+        "Public calls ended, by method and code"
+    );
+    describe_histogram!(
+        "holdfast_rpc_duration_seconds",
+        Unit::Seconds,
+        "Time a public call took, by method"
+    );
     describe_gauge!("holdfast_rpc_in_flight", "Public calls under way, by method");
-    describe_counter!("holdfast_admission_refused_total", "Calls refused because too much was under way");
+    describe_counter!(
+        "holdfast_admission_refused_total",
+        "Calls refused because too much was under way"
+    );
     describe_gauge!("holdfast_admission_in_flight", "Permits taken, by kind of work");
-    describe_counter!("holdfast_evaluations_total", "Evaluations of mutations, by what came out");
-    describe_histogram!("holdfast_latch_wait_seconds", Unit::Seconds, "Time mutations waited for latches");
-    describe_counter!("holdfast_forwarded_total", "Mutations handed to the leader, by code");
+    describe_counter!(
+        "holdfast_evaluations_total",
+        "Evaluations of mutations, by what came out"
+    );
+    describe_histogram!(
+        "holdfast_latch_wait_seconds",
+        Unit::Seconds,
+        "Time mutations waited for latches"
+    );
+    describe_counter!(
+        "holdfast_forwarded_total",
+        "Mutations handed to the leader, by code"
+    );
     describe_counter!("holdfast_import_items_total", "Import items finished, by action");
-    describe_counter!("holdfast_purged_accounts_total", "Accounts purged after their grace period");
-    describe_gauge!("holdfast_clock_offset_milliseconds", "This clock less the median of the peers' clocks");
-    describe_gauge!("holdfast_disk_nearly_full", "1 while creates and imports are refused");
+    describe_counter!(
+        "holdfast_purged_accounts_total",
+        "Accounts purged after their grace period"
+    );
+    describe_gauge!(
+        "holdfast_clock_offset_milliseconds",
+        "This clock less the median of the peers' clocks"
+    );
+    describe_gauge!(
+        "holdfast_disk_nearly_full",
+        "1 while creates and imports are refused"
+    );
     describe_gauge!("holdfast_up_info", "1; labels say which release and node this is");
 }

@@ -36,7 +36,10 @@ impl TraceContext {
     }
 
     fn fresh() -> Self {
-        TraceContext { trace_id: Uuid::now_v7().simple().to_string(), sampled: false }
+        TraceContext {
+            trace_id: Uuid::now_v7().simple().to_string(),
+            sampled: false,
+        }
     }
 
     /// Version 00, or a later one read as far as 00 goes.
@@ -44,7 +47,10 @@ impl TraceContext {
         let mut parts = text.split('-');
         let (version, trace_id, parent, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
         let hex = |text: &str, len: usize| {
-            text.len() == len && text.bytes().all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
+            text.len() == len
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_digit() || matches!(b, b'a'..=b'f'))
         };
         let known = hex(version, 2) && version != "ff" && (version != "00" || parts.next().is_none());
         let shaped = hex(trace_id, 32) && hex(parent, 16) && hex(flags, 2);
@@ -53,7 +59,10 @@ impl TraceContext {
             return None;
         }
         let sampled = u8::from_str_radix(flags, 16).ok()? & 1 == 1;
-        Some(TraceContext { trace_id: trace_id.to_owned(), sampled })
+        Some(TraceContext {
+            trace_id: trace_id.to_owned(),
+            sampled,
+        })
     }
 
     /// The `traceparent` for whatever this node calls next: the same trace, a parent of its own.

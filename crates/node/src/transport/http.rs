@@ -15,7 +15,10 @@ pub(crate) fn router<P: Probe>(metrics: PrometheusHandle, probe: P) -> Router {
         .route(
             "/metrics",
             get(move || async move {
-                ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+                (
+                    [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")],
+                    metrics.render(),
+                )
             }),
         )
         .route("/healthz", get(move || async move { health(&probe) }))
@@ -70,7 +73,12 @@ mod tests {
             (Fixed(None, Phase::Serving, false), 200, 503, "no leader\n"),
             (Fixed(None, Phase::Starting, true), 200, 503, "starting\n"),
             (Fixed(None, Phase::Draining, true), 200, 503, "draining\n"),
-            (Fixed(Some("sync failed"), Phase::Stopped, false), 503, 503, "stopped: sync failed\n"),
+            (
+                Fixed(Some("sync failed"), Phase::Stopped, false),
+                503,
+                503,
+                "stopped: sync failed\n",
+            ),
         ];
         for (probe, healthy, ready, text) in table {
             assert_eq!(health(&probe).0.as_u16(), healthy);

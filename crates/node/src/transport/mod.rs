@@ -10,13 +10,13 @@ mod simulated;
 
 #[cfg(not(madsim))]
 pub(crate) use real::{
-    Health, Listener, Tls, client_certificate, connect, install_recorder, only_peers, serve_grpc, serve_http, server,
-    with_standard,
+    Health, Listener, Tls, client_certificate, connect, install_recorder, only_peers, serve_grpc, serve_http,
+    server, with_standard,
 };
 #[cfg(madsim)]
 pub(crate) use simulated::{
-    Health, Listener, Tls, client_certificate, connect, install_recorder, only_peers, serve_grpc, serve_http, server,
-    with_standard,
+    Health, Listener, Tls, client_certificate, connect, install_recorder, only_peers, serve_grpc, serve_http,
+    server, with_standard,
 };
 
 use crate::lifecycle::Phase;
@@ -36,7 +36,10 @@ pub(crate) trait Probe: Clone + Send + Sync + 'static {
 pub(crate) enum TransportError {
     /// A port cannot be listened on.
     #[error("cannot listen on {address}: {message}")]
-    Listen { address: std::net::SocketAddr, message: String },
+    Listen {
+        address: std::net::SocketAddr,
+        message: String,
+    },
     /// A certificate file cannot be used.
     #[error("{what}: {message}")]
     Certificate { what: String, message: String },

@@ -12,8 +12,8 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::server::{Router, TcpIncoming, TlsConnectInfo};
 use tonic::transport::server::TcpConnectInfo;
+use tonic::transport::server::{Router, TcpIncoming, TlsConnectInfo};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Extensions, Request, Status};
 
@@ -29,7 +29,10 @@ pub(crate) struct Listener {
 
 impl Listener {
     pub(crate) async fn bind(address: SocketAddr) -> Result<Self, TransportError> {
-        let failed = |error: std::io::Error| TransportError::Listen { address, message: error.to_string() };
+        let failed = |error: std::io::Error| TransportError::Listen {
+            address,
+            message: error.to_string(),
+        };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
         Ok(Listener { socket, address })
@@ -62,7 +65,11 @@ impl Tls {
         Ok(Tls {
             certificate: read("tls.cert", &section.cert)?,
             key: read("tls.key", &section.key)?,
-            authority: section.ca.as_deref().map(|path| read("tls.ca", path)).transpose()?,
+            authority: section
+                .ca
+                .as_deref()
+                .map(|path| read("tls.ca", path))
+                .transpose()?,
             peer_name: section.peer_name.clone(),
             require_client_certificate: section.require_client_cert,
         })
@@ -92,10 +99,12 @@ pub(crate) fn server(tls: Option<&Tls>, peers: bool) -> Result<Server, Transport
             .client_ca_root(Certificate::from_pem(authority))
             .client_auth_optional(!(peers || tls.require_client_certificate));
     }
-    server.tls_config(config).map_err(|error| TransportError::Certificate {
-        what: "the [tls] section cannot be used".into(),
-        message: error.to_string(),
-    })
+    server
+        .tls_config(config)
+        .map_err(|error| TransportError::Certificate {
+            what: "the [tls] section cannot be used".into(),
+            message: error.to_string(),
+        })
 }
 
 /// Serves until `stop`, then lets calls under way finish.
@@ -105,7 +114,10 @@ pub(crate) async fn serve_grpc(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), String> {
     let incoming = TcpIncoming::from(listener.socket).with_nodelay(Some(true));
-    router.serve_with_incoming_shutdown(incoming, stop).await.map_err(|error| error.to_string())
+    router
+        .serve_with_incoming_shutdown(incoming, stop)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// Tells load balancers through `grpc.health.v1` whether this node serves.
@@ -114,12 +126,18 @@ pub(crate) struct Health {
     reporter: tonic_health::server::HealthReporter,
 }
 
-const HEALTH_SERVICES: [&str; 4] =
-    ["", "holdfast.v1.AccountService", "holdfast.v1.ClusterService", "holdfast.v1.RealmService"];
+const HEALTH_SERVICES: [&str; 4] = [
+    "",
+    "holdfast.v1.AccountService",
+    "holdfast.v1.ClusterService",
+    "holdfast.v1.RealmService",
+];
 
 impl Health {
     pub(crate) fn new() -> Self {
-        Health { reporter: tonic_health::server::HealthReporter::new() }
+        Health {
+            reporter: tonic_health::server::HealthReporter::new(),
+        }
     }
 
     pub(crate) async fn set(&self, serving: bool) {
@@ -141,8 +159,16 @@ pub(crate) fn with_standard(router: Router, health: &Health) -> Router {
     let health = tonic_health::server::HealthService::from_health_reporter(health.reporter.clone());
     router
         .add_service(tonic_health::pb::health_server::HealthServer::new(health))
-        .add_service(reflection().build_v1().expect("the descriptors were compiled with this program"))
-        .add_service(reflection().build_v1alpha().expect("the descriptors were compiled with this program"))
+        .add_service(
+            reflection()
+                .build_v1()
+                .expect("the descriptors were compiled with this program"),
+        )
+        .add_service(
+            reflection()
+                .build_v1alpha()
+                .expect("the descriptors were compiled with this program"),
+        )
 }
 
 /// A channel to another node's port. It connects when it is first used, and again after it broke.
@@ -172,9 +198,13 @@ pub(crate) fn client_certificate(extensions: &Extensions) -> Option<String> {
 }
 
 fn certificate_names(extensions: &Extensions) -> Vec<String> {
-    let certificates =
-        extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
-    let Some(first) = certificates.as_ref().and_then(|certificates| certificates.first()) else {
+    let certificates = extensions
+        .get::<TlsConnectInfo<TcpConnectInfo>>()
+        .and_then(TlsConnectInfo::peer_certs);
+    let Some(first) = certificates
+        .as_ref()
+        .and_then(|certificates| certificates.first())
+    else {
         return Vec::new();
     };
     // The handshake has already checked signature and validity.
@@ -186,7 +216,12 @@ fn certificate_names(extensions: &Extensions) -> Vec<String> {
 
 /// Lets only holders of a node's certificate call `service`. Without TLS the network itself is trusted.
 pub(crate) fn only_peers<S>(service: S, tls: Option<&Tls>) -> InterceptedService<S, PeerCheck> {
-    InterceptedService::new(service, PeerCheck { peer_name: tls.map(|tls| tls.peer_name.clone()) })
+    InterceptedService::new(
+        service,
+        PeerCheck {
+            peer_name: tls.map(|tls| tls.peer_name.clone()),
+        },
+    )
 }
 
 /// Checks that a caller on the peer port is a node.
@@ -198,9 +233,9 @@ pub(crate) struct PeerCheck {
 impl Interceptor for PeerCheck {
     fn call(&mut self, request: Request<()>) -> Result<Request<()>, Status> {
         match &self.peer_name {
-            Some(name) if !certificate_names(request.extensions()).contains(name) => {
-                Err(Status::permission_denied("the peer port is for this cluster's nodes"))
-            }
+            Some(name) if !certificate_names(request.extensions()).contains(name) => Err(
+                Status::permission_denied("the peer port is for this cluster's nodes"),
+            ),
             _ => Ok(request),
         }
     }
@@ -234,7 +269,8 @@ fn recorder() -> &'static PrometheusHandle {
     static RECORDER: OnceLock<PrometheusHandle> = OnceLock::new();
     // A sync takes 0.1 ms on a good disk, a call through a failover seconds.
     const SECONDS: [f64; 16] = [
-        0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+        0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+        10.0,
     ];
     const COUNTS: [f64; 11] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0];
     RECORDER.get_or_init(|| {

@@ -33,7 +33,10 @@ pub(crate) struct Tls;
 
 impl Tls {
     pub(crate) fn load(_section: &TlsSection) -> Result<Self, TransportError> {
-        Err(TransportError::Certificate { what: "[tls]".into(), message: "the simulation has none".into() })
+        Err(TransportError::Certificate {
+            what: "[tls]".into(),
+            message: "the simulation has none".into(),
+        })
     }
 
     pub(crate) fn for_peers(&self) -> Option<PeerTls> {
@@ -50,7 +53,10 @@ pub(crate) async fn serve_grpc(
     listener: Listener,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), String> {
-    router.serve_with_shutdown(listener.address, stop).await.map_err(|error| error.to_string())
+    router
+        .serve_with_shutdown(listener.address, stop)
+        .await
+        .map_err(|error| error.to_string())
 }
 
 /// Nobody asks for health in simulation.
@@ -71,7 +77,9 @@ pub(crate) fn with_standard(router: Router, _health: &Health) -> Router {
 
 pub(crate) fn connect(address: &str, _tls: Option<&Tls>) -> Result<Channel, String> {
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
-    Ok(endpoint.connect_timeout(Duration::from_millis(1_000)).connect_lazy())
+    Ok(endpoint
+        .connect_timeout(Duration::from_millis(1_000))
+        .connect_lazy())
 }
 
 pub(crate) fn client_certificate(_extensions: &Extensions) -> Option<String> {

@@ -1,0 +1,66 @@
+//! Realms: finding one, and what the leader does to bring the first one into being or change its rules.
+
+use holdfast_accounts::Versioned;
+use holdfast_machine::{Expect, Mutation};
+use holdfast_storage::engine::View;
+use holdfast_storage::schema;
+use holdfast_types::{ClaimKey, Realm, RealmConfig, RealmId, RealmNumber};
+use holdfast_wire::status::Reason;
+
+use crate::core::Core;
+use crate::driver::unreadable;
+use crate::failure::Failure;
+
+/// The number of the realm that exists from the start.
+pub(crate) const DEFAULT: RealmNumber = RealmNumber(1);
+
+/// The realm with this number.
+pub(crate) fn by_number(
+    core: &Core,
+    view: &dyn View,
+    number: RealmNumber,
+) -> Result<Versioned<Realm>, Failure> {
+    let found = schema::realm::read(view, number).map_err(|error| unreadable(core, &error))?;
+    found.ok_or_else(|| Failure::new(Reason::RealmNotFound, "there is no such realm"))
+}
+
+/// The realm with this name.
+pub(crate) fn by_name(core: &Core, view: &dyn View, name: &RealmId) -> Result<Versioned<Realm>, Failure> {
+    for realm in schema::realm::all(view) {
+        let realm = realm.map_err(|error| unreadable(core, &error))?;
+        if realm.value.id == *name {
+            return Ok(realm);
+        }
+    }
+    // A cluster is given its first realm by its first leader; until then there is none.
+    if *name == RealmId::default_realm() {
+        return Err(Failure::new(
+            Reason::NodeNotServing,
+            "the cluster is being set up; try again",
+        ));
+    }
+    Err(Failure::new(
+        Reason::RealmNotFound,
+        format!("there is no realm {name}"),
+    ))
+}
+
+/// The proposal that founds the default realm, with fresh keys. It has no effect if there is one already.
+pub(crate) fn found_default() -> Result<Mutation, getrandom::Error> {
+    let mut slot_key = [0; 32];
+    let mut claim_key = [0; 32];
+    getrandom::fill(&mut slot_key)?;
+    getrandom::fill(&mut claim_key)?;
+    let realm = Realm {
+        id: RealmId::default_realm(),
+        number: DEFAULT,
+        slot_key,
+        claim_keys: vec![ClaimKey {
+            id: 1,
+            key: claim_key,
+        }],
+        config: RealmConfig::default(),
+        revision: 1,
+    };
+    Ok(schema::realm::mutation(&realm, Expect::Absent))
+}

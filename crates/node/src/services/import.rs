@@ -1,0 +1,358 @@
+//! ImportAccounts: many items in flight, results in order, a position that survives everything.
+//!
+//! Any node takes the stream; each item goes to the leader by itself, so an import outlives leaders. An item's
+//! request id is derived from the import's id, the item's index and a *birth* (see [`super::checkpoint`]), so
+//! that an item sent again meets its own request record. What is not final (no leader, overload, an unknown
+//! outcome) is tried again with the same id; if that goes on for too long the stream ends, and the import is
+//! resumed with another.
+//!
+//! The durable position follows behind the results: every result carries the last one that was stored.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::stream::FuturesOrdered;
+use futures::{FutureExt, Stream, StreamExt};
+use holdfast_types::{FieldViolation, Millis, Rejection};
+use holdfast_wire::convert::import;
+use holdfast_wire::internal::{ImportCheckpoint, ImportState, ImportStep};
+use holdfast_wire::status::{OutcomeView, Problem, Reason};
+use holdfast_wire::v1;
+use holdfast_wire::v1::import_accounts_request::Payload as Asked;
+use holdfast_wire::v1::import_accounts_response::Payload as Answer;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::Instrument;
+
+use crate::admission::{Permit, Work};
+use crate::call::Call;
+use crate::core::Core;
+use crate::deadline::Deadline;
+use crate::failure::Failure;
+use crate::lifecycle::Phase;
+use crate::methods;
+use crate::router;
+use crate::telemetry;
+
+/// The stream of answers.
+pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<v1::ImportAccountsResponse, Status>> + Send>>;
+
+/// How long one item is tried.
+const ITEM: Duration = Duration::from_secs(60);
+/// The pause between two tries of an item.
+const PAUSE: Duration = Duration::from_millis(250);
+/// How long a caller may take to send the next item, or to read a result.
+const IDLE: Duration = Duration::from_secs(600);
+/// The position is stored after this many results …
+const CHECKPOINT_ITEMS: u64 = 1_000;
+/// … or this long.
+const CHECKPOINT: Duration = Duration::from_secs(1);
+/// How far indexes may run ahead of the stored position.
+const RESERVE: u64 = 20_000;
+
+/// Begins an import. Everything else happens in its own task, errors included.
+pub(super) async fn start(
+    core: &Arc<Core>,
+    request: Request<Streaming<v1::ImportAccountsRequest>>,
+) -> Result<Response<Answers>, Status> {
+    let method = &methods::IMPORT_ACCOUNTS;
+    let call = Call::of(&request, method);
+    let trace = call.trace.clone();
+    let (core, asked) = (core.clone(), request.into_inner());
+    let leader = core.leader_client_address();
+    let begin = async move {
+        let permit = core.admit(Work::Stream, 0)?;
+        let (sender, mut receiver) = mpsc::channel(64);
+        let work = {
+            let core = core.clone();
+            async move {
+                let mut import = Import::new(core, call, sender);
+                if let Err(failure) = import.run(asked).await {
+                    // The caller may be gone, which is one of the reasons to end.
+                    drop(import.sender.send(Err(failure.into())).await);
+                }
+                drop(permit);
+            }
+        };
+        core.tasks.spawn(work.in_current_span());
+        Ok(Box::pin(futures::stream::poll_fn(move |context| {
+            receiver.poll_recv(context)
+        })) as Answers)
+    };
+    telemetry::observe(method, &trace, || leader, begin).await
+}
+
+type Step = BoxFuture<'static, Result<v1::ImportItemResult, Failure>>;
+type Checkpoint = BoxFuture<'static, Result<ImportState, Failure>>;
+
+/// One import stream.
+struct Import {
+    core: Arc<Core>,
+    call: Call,
+    sender: mpsc::Sender<Result<v1::ImportAccountsResponse, Status>>,
+    options: v1::ImportOptions,
+    state: ImportState,
+    /// Items under way, in order.
+    steps: FuturesOrdered<Step>,
+    /// The index of the newest item taken.
+    taken: u64,
+    /// Every item up to this index has its final result.
+    position: u64,
+    checkpoint: Option<Checkpoint>,
+    last_checkpoint: Instant,
+}
+
+impl Import {
+    fn new(
+        core: Arc<Core>,
+        call: Call,
+        sender: mpsc::Sender<Result<v1::ImportAccountsResponse, Status>>,
+    ) -> Self {
+        Import {
+            core,
+            call,
+            sender,
+            options: v1::ImportOptions::default(),
+            state: ImportState::default(),
+            steps: FuturesOrdered::new(),
+            taken: 0,
+            position: 0,
+            checkpoint: None,
+            last_checkpoint: Instant::now(),
+        }
+    }
+
+    async fn run(&mut self, mut asked: Streaming<v1::ImportAccountsRequest>) -> Result<(), Failure> {
+        self.options = match next(&mut asked).await? {
+            Some(Asked::Options(options)) => options,
+            _ => return Err(invalid("options", "must be the first message of the stream")),
+        };
+        import::options(self.options.clone())?;
+        super::mutations::room_to_grow(&self.core)?;
+        self.state = self.store(0, RESERVE).await?;
+        self.position = self.state.resume_after_index;
+        let header = v1::ImportHeader {
+            resume_after_index: self.position,
+        };
+        self.answer(Answer::Header(header)).await?;
+
+        let core = self.core.clone();
+        let mut stop = std::pin::pin!(core.lifecycle.reached(Phase::Stopping));
+        let mut held: Option<v1::ImportItem> = None;
+        let mut ended = false;
+        loop {
+            if let Some(item) = held.take_if(|item| item.index <= self.state.reserved_through_index) {
+                self.take(item).await?;
+            }
+            self.checkpoint_if_due(held.as_ref().map(|item| item.index));
+            let room = !ended && held.is_none() && self.steps.len() < core.config.limits.import_window;
+            let working = !self.steps.is_empty();
+            if ended && !working && held.is_none() {
+                return self.finish().await;
+            }
+            tokio::select! {
+                biased;
+                () = &mut stop => {
+                    return Err(Failure::new(Reason::NodeNotServing, "this node is being stopped; resume elsewhere"));
+                }
+                stored = stored(&mut self.checkpoint), if self.checkpoint.is_some() => {
+                    self.checkpoint = None;
+                    self.state = stored?;
+                }
+                Some(result) = self.steps.next(), if working => self.settle(result?, ended).await?,
+                message = next(&mut asked), if room => match message? {
+                    None => ended = true,
+                    Some(Asked::Item(item)) => {
+                        self.in_order(&item)?;
+                        held = Some(item);
+                    }
+                    Some(Asked::Options(_)) => return Err(invalid("options", "must be sent once")),
+                },
+            }
+        }
+    }
+
+    fn in_order(&mut self, item: &v1::ImportItem) -> Result<(), Failure> {
+        if item.index <= self.taken {
+            return Err(invalid(
+                "item.index",
+                "must count from 1 and rise within the stream",
+            ));
+        }
+        self.taken = item.index;
+        Ok(())
+    }
+
+    /// Sets an item off, once there is memory for it.
+    async fn take(&mut self, item: v1::ImportItem) -> Result<(), Failure> {
+        let permit = self.core.admission.wait_for_room(item.encoded_len()).await;
+        let birth = birth_of(&self.state, item.index);
+        let step = ImportStep {
+            parent: self.options.parent.clone(),
+            import_id: self.options.import_id.clone(),
+            mode: self.options.mode,
+            context: self.options.context.clone(),
+            birth_ms: birth.0,
+            item: Some(item),
+        };
+        self.steps
+            .push_back(until_settled(self.core.clone(), step, self.call.clone(), permit).boxed());
+        Ok(())
+    }
+
+    /// Reports the next result in order.
+    async fn settle(&mut self, result: v1::ImportItemResult, ended: bool) -> Result<(), Failure> {
+        metrics::counter!("holdfast_import_items_total", "action" => result.action().as_str_name())
+            .increment(1);
+        // An item sent again from below the stored position does not move it back.
+        self.position = self.position.max(result.index);
+        if ended && self.steps.is_empty() {
+            // The last result tells that all of them are stored.
+            self.finish().await?;
+        }
+        self.answer(Answer::Result(result)).await
+    }
+
+    async fn finish(&mut self) -> Result<(), Failure> {
+        if let Some(checkpoint) = self.checkpoint.take() {
+            self.state = checkpoint.await?;
+        }
+        if self.position > self.state.resume_after_index {
+            self.state = self.store(self.position, 0).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores the position from time to time, and at once if an item must wait for it.
+    fn checkpoint_if_due(&mut self, waiting: Option<u64>) {
+        if self.checkpoint.is_some() {
+            return;
+        }
+        let moved = self.position - self.state.resume_after_index.min(self.position);
+        let due = moved >= CHECKPOINT_ITEMS || (moved > 0 && self.last_checkpoint.elapsed() >= CHECKPOINT);
+        if due || waiting.is_some() {
+            self.last_checkpoint = Instant::now();
+            let through = waiting.unwrap_or(self.taken) + RESERVE;
+            self.checkpoint = Some(self.store(self.position, through).boxed());
+        }
+    }
+
+    fn store(
+        &self,
+        position: u64,
+        through: u64,
+    ) -> impl Future<Output = Result<ImportState, Failure>> + Send + 'static {
+        let checkpoint = ImportCheckpoint {
+            parent: self.options.parent.clone(),
+            import_id: self.options.import_id.clone(),
+            resume_after_index: position,
+            reserve_through_index: through,
+        };
+        let (core, call) = (self.core.clone(), self.call.at_most(ITEM));
+        async move { router::route(&core, checkpoint, &call, None).await }
+    }
+
+    async fn answer(&mut self, payload: Answer) -> Result<(), Failure> {
+        let answer = v1::ImportAccountsResponse {
+            payload: Some(payload),
+            resume_after_index: self.state.resume_after_index,
+        };
+        match tokio::time::timeout(IDLE, self.sender.send(Ok(answer))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(Failure::new(Reason::NodeNotServing, "the caller has left")),
+            Err(_) => Err(Problem::deadline(OutcomeView::NotApplied).into()),
+        }
+    }
+}
+
+/// The stored state, when the checkpoint under way is done.
+async fn stored(checkpoint: &mut Option<Checkpoint>) -> Result<ImportState, Failure> {
+    match checkpoint {
+        Some(checkpoint) => checkpoint.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The birth of an item's request id. Of one from before all segments that are remembered, none can be told any
+/// more: it is refused as expired.
+fn birth_of(state: &ImportState, index: u64) -> Millis {
+    let segment = state
+        .segments
+        .iter()
+        .rev()
+        .find(|segment| segment.from_index <= index);
+    Millis(segment.map_or(0, |segment| segment.birth_ms))
+}
+
+async fn next(asked: &mut Streaming<v1::ImportAccountsRequest>) -> Result<Option<Asked>, Failure> {
+    match tokio::time::timeout(IDLE, asked.message()).await {
+        Ok(Ok(Some(message))) => match message.payload {
+            Some(payload) => Ok(Some(payload)),
+            None => Err(invalid("payload", "must be set")),
+        },
+        Ok(Ok(None)) => Ok(None),
+        Ok(Err(status)) => Err(Failure::There(Box::new(status))),
+        Err(_) => Err(Problem::deadline(OutcomeView::NotApplied).into()),
+    }
+}
+
+fn invalid(field: &str, description: &str) -> Failure {
+    Rejection::Invalid(vec![FieldViolation::new(field, description)]).into()
+}
+
+/// Tries an item until it has a final result.
+async fn until_settled(
+    core: Arc<Core>,
+    step: ImportStep,
+    call: Call,
+    permit: Permit,
+) -> Result<v1::ImportItemResult, Failure> {
+    let permit = Arc::new(permit);
+    let give_up = Deadline::after(ITEM);
+    loop {
+        let call = Call {
+            deadline: give_up,
+            ..call.clone()
+        };
+        let failure = match router::route(&core, step.clone(), &call, Some(permit.clone())).await {
+            Ok(result) => return Ok(result),
+            Err(failure) => failure,
+        };
+        let passes = matches!(
+            failure.reason(),
+            Reason::NoLeader
+                | Reason::NotLeader
+                | Reason::OutcomeUnknown
+                | Reason::NodeNotServing
+                | Reason::Overloaded
+                | Reason::Contention
+                | Reason::ClockSkew
+        );
+        if !passes || give_up.left() < PAUSE * 2 || core.lifecycle.phase() >= Phase::Stopping {
+            return Err(failure);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_wire::internal::ImportSegment;
+
+    use super::*;
+
+    #[test]
+    fn an_item_keeps_the_birth_of_its_segment() {
+        let segment = |from_index, birth_ms| ImportSegment { from_index, birth_ms };
+        let state = ImportState {
+            segments: vec![segment(10, 100), segment(20, 200)],
+            ..ImportState::default()
+        };
+        let births = [1, 9, 10, 19, 20, 99].map(|index| birth_of(&state, index).0);
+        assert_eq!(births, [0, 0, 100, 100, 200, 200]);
+    }
+}

@@ -1,0 +1,387 @@
+//! Starting a node, and stopping it so that nobody notices.
+//!
+//! Start: bind the ports (a taken one is a clear error before anything else happened), start consensus on the
+//! engine (it checks whose directory this is and finishes what a crash interrupted), serve, found the cluster if
+//! this is its very beginning, begin the background duties.
+//!
+//! Stop: hand leadership over, turn new requests away and say so to load balancers, finish what is under way
+//! within a bound, close the ports, leave the group. A node that failed stops at once instead: nothing may be
+//! acknowledged after a failed sync.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use holdfast_consensus::{
+    self as consensus, ConsensusConfig, FatalSink, Group, InitializeError, PeerAddresses,
+};
+use holdfast_storage::engine::Engine;
+use holdfast_types::{Clock, NodeId};
+use holdfast_wire::internal::forward_service_server::ForwardServiceServer;
+use holdfast_wire::v1::account_service_server::AccountServiceServer;
+use holdfast_wire::v1::cluster_service_server::ClusterServiceServer;
+use holdfast_wire::v1::realm_service_server::RealmServiceServer;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use crate::admission::Admission;
+use crate::alarms::Alarms;
+use crate::background;
+use crate::clock::ClockGuard;
+use crate::config::{Config, ConfigProblem};
+use crate::core::{Core, CoreProbe};
+use crate::deadline::Deadline;
+use crate::disk::DiskGuard;
+use crate::forward::Forward;
+use crate::latches::Latches;
+use crate::lifecycle::{Lifecycle, Phase, Tasks};
+use crate::peers::Peers;
+use crate::services::{Service, hand_over};
+use crate::transport::{self, Health, Listener, Tls, TransportError};
+
+/// How long a stop waits for leadership to be taken over.
+const HAND_OVER: Duration = Duration::from_secs(5);
+/// How long a stop waits for work under way.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long a stop waits for connections to close.
+const CLOSE: Duration = Duration::from_secs(2);
+
+/// Why a node did not start. The message says what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configuration makes no sense.
+    #[error("the configuration has {} problem(s); the first: {}", .0.len(), .0[0])]
+    Config(Vec<ConfigProblem>),
+    /// A port cannot be listened on, or a certificate cannot be used.
+    #[error("{0}")]
+    Transport(String),
+    /// The data directory cannot be used, or Raft did not start.
+    #[error(transparent)]
+    Consensus(#[from] consensus::StartError),
+    /// The founding members make no sense.
+    #[error("the cluster cannot be founded: {0}")]
+    Found(String),
+}
+
+impl From<TransportError> for StartError {
+    fn from(error: TransportError) -> Self {
+        StartError::Transport(error.to_string())
+    }
+}
+
+/// A running node.
+///
+/// Dropping the handle does not stop it; a simulated or real kill does, at once, which is always safe.
+pub struct NodeHandle {
+    core: Arc<Core>,
+    addresses: Addresses,
+    background: Mutex<Vec<JoinHandle<()>>>,
+    servers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// Where a node listens.
+#[derive(Debug, Clone, Copy)]
+struct Addresses {
+    client: SocketAddr,
+    admin: SocketAddr,
+    peer: SocketAddr,
+    metrics: SocketAddr,
+}
+
+/// Starts a node on an engine. It serves when this returns, though requests wait until it has recovered and
+/// somebody leads.
+///
+/// # Errors
+/// If the node must not run: see [`StartError`].
+pub async fn start(
+    config: Config,
+    engine: Arc<dyn Engine>,
+    clock: Arc<dyn Clock>,
+) -> Result<NodeHandle, StartError> {
+    config.validate().map_err(StartError::Config)?;
+    transport::install_recorder();
+    let tls = config.tls.as_ref().map(Tls::load).transpose()?;
+    let listeners = Listeners::bind(&config).await?;
+    let addresses = listeners.addresses();
+
+    let fatal = FatalSink::new();
+    let group = Group::start(
+        consensus_config(&config, tls.as_ref()),
+        engine.clone(),
+        fatal.clone(),
+    )
+    .await?;
+    let (cluster, me) = (config.cluster_id(), config.node.id);
+    let started_wall = clock.now();
+    let core = Arc::new(Core {
+        lifecycle: Lifecycle::new(),
+        tasks: Tasks::new(),
+        latches: Latches::new(),
+        admission: Admission::new(&config.limits),
+        disk: DiskGuard::new(&config.disk),
+        clock_guard: ClockGuard::new(config.limits.clock_offset_ms_max),
+        alarms: Alarms::default(),
+        peers: Peers::new(
+            cluster,
+            me,
+            tls.clone(),
+            config.limits.max_message_bytes + 64 * 1024,
+        ),
+        started: Instant::now(),
+        started_wall,
+        tls,
+        config,
+        group,
+        engine,
+        clock,
+        fatal,
+    });
+
+    let health = Health::new();
+    let mut servers = serve(&core, listeners, &health)?;
+    servers.push(tokio::spawn(stop_when_fatal(core.clone())));
+    let mut background = background::start(&core, &health);
+    if !core.config.cluster.initial_members.is_empty() {
+        found(&core).await?;
+    }
+    background.push(tokio::spawn(log_leaders(core.clone())));
+    metrics::gauge!("holdfast_up_info", "version" => env!("CARGO_PKG_VERSION"), "node" => me.to_string())
+        .set(1);
+    tracing::info!(
+        node = me,
+        %cluster,
+        client = %addresses.client,
+        admin = %addresses.admin,
+        peer = %addresses.peer,
+        metrics = %addresses.metrics,
+        "the node has started"
+    );
+    Ok(NodeHandle {
+        core,
+        addresses,
+        background: Mutex::new(background),
+        servers: Mutex::new(servers),
+    })
+}
+
+impl NodeHandle {
+    /// Where AccountService listens.
+    pub fn client_addr(&self) -> SocketAddr {
+        self.addresses.client
+    }
+
+    /// Where ClusterService and RealmService listen.
+    pub fn admin_addr(&self) -> SocketAddr {
+        self.addresses.admin
+    }
+
+    /// Where the other nodes connect.
+    pub fn peer_addr(&self) -> SocketAddr {
+        self.addresses.peer
+    }
+
+    /// Where metrics are served.
+    pub fn metrics_addr(&self) -> SocketAddr {
+        self.addresses.metrics
+    }
+
+    /// The node's Raft group, for whoever compares replicas.
+    pub fn group(&self) -> &Group {
+        &self.core.group
+    }
+
+    /// Waits until the node fails, and says why. Whoever owns the process ends it then.
+    pub async fn wait_fatal(&self) -> String {
+        self.core.fatal.wait().await
+    }
+
+    /// Stops the node gracefully. Safe to call more than once; what is left to do is done.
+    pub async fn shutdown(&self) {
+        let core = &self.core;
+        if core.fatal.reason().is_none() {
+            hand_over(core, Instant::now() + HAND_OVER).await;
+        }
+        core.lifecycle.advance(Phase::Stopping);
+        if core.fatal.reason().is_none() {
+            let left = core.tasks.idle(Deadline::after(DRAIN)).await;
+            if left > 0 {
+                tracing::warn!(
+                    left,
+                    "work is left that did not end in time; its callers see an unknown outcome"
+                );
+            }
+        }
+        core.lifecycle.advance(Phase::Stopped);
+        for task in take(&self.background) {
+            task.abort();
+        }
+        core.group.shutdown().await;
+        let close = Deadline::after(CLOSE);
+        for mut server in take(&self.servers) {
+            if tokio::time::timeout(close.left(), &mut server).await.is_err() {
+                server.abort();
+            }
+        }
+        tracing::info!(node = core.node_id(), "the node has stopped");
+    }
+}
+
+fn take(tasks: &Mutex<Vec<JoinHandle<()>>>) -> Vec<JoinHandle<()>> {
+    std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+fn consensus_config(config: &Config, tls: Option<&Tls>) -> ConsensusConfig {
+    let budget_bytes = usize::try_from(config.limits.memory_budget_mib * 1024 * 1024).unwrap_or(usize::MAX);
+    ConsensusConfig {
+        tls: tls.and_then(Tls::for_peers),
+        heartbeat_interval_ms: config.raft.heartbeat_ms,
+        election_timeout_ms_min: config.raft.election_timeout_ms_min,
+        election_timeout_ms_max: config.raft.election_timeout_ms_max,
+        log_entries_kept: config.history.log_entries / 10,
+        log_entries_kept_max: config.history.log_entries,
+        log_cache_bytes: budget_bytes / 16,
+        ..ConsensusConfig::new(config.cluster_id(), config.node.id)
+    }
+}
+
+struct Listeners {
+    client: Listener,
+    admin: Listener,
+    peer: Listener,
+    metrics: Listener,
+}
+
+impl Listeners {
+    async fn bind(config: &Config) -> Result<Self, TransportError> {
+        Ok(Listeners {
+            client: Listener::bind(config.listen_client()).await?,
+            admin: Listener::bind(config.listen_admin()).await?,
+            peer: Listener::bind(config.listen_peer()).await?,
+            metrics: Listener::bind(config.listen_metrics()).await?,
+        })
+    }
+
+    fn addresses(&self) -> Addresses {
+        Addresses {
+            client: self.client.address(),
+            admin: self.admin.address(),
+            peer: self.peer.address(),
+            metrics: self.metrics.address(),
+        }
+    }
+}
+
+fn serve(
+    core: &Arc<Core>,
+    listeners: Listeners,
+    health: &Health,
+) -> Result<Vec<JoinHandle<()>>, TransportError> {
+    let bytes = core.config.limits.max_message_bytes;
+    let tls = core.tls.as_ref();
+    let service = Service::new(core.clone());
+    let account = AccountServiceServer::new(service.clone())
+        .max_decoding_message_size(bytes)
+        .max_encoding_message_size(usize::MAX);
+    let cluster = ClusterServiceServer::new(service.clone()).max_decoding_message_size(bytes);
+    let realm = RealmServiceServer::new(service).max_decoding_message_size(bytes);
+    // A forwarded request is the client's and a little more.
+    let forward =
+        ForwardServiceServer::new(Forward(core.clone())).max_decoding_message_size(bytes + 64 * 1024);
+
+    let client = transport::with_standard(transport::server(tls, false)?.add_service(account), health);
+    let admin = transport::server(tls, false)?
+        .add_service(cluster)
+        .add_service(realm);
+    let admin = transport::with_standard(admin, health);
+    let peer = transport::server(tls, true)?
+        .add_service(transport::only_peers(core.group.peer_service(), tls))
+        .add_service(transport::only_peers(forward, tls));
+
+    let stopped = |core: &Arc<Core>| {
+        let lifecycle = core.lifecycle.clone();
+        async move { lifecycle.reached(Phase::Stopped).await }
+    };
+    let grpc = |name, router, listener| {
+        let (stop, fatal) = (stopped(core), core.fatal.clone());
+        tokio::spawn(async move {
+            if let Err(error) = transport::serve_grpc(router, listener, stop).await {
+                fatal.report(format!("the {name} port cannot be served any more: {error}"));
+            }
+        })
+    };
+    let http = {
+        let (stop, probe) = (stopped(core), CoreProbe(core.clone()));
+        tokio::spawn(async move {
+            if let Err(error) = transport::serve_http(listeners.metrics, probe, stop).await {
+                tracing::error!(error, "the metrics port cannot be served any more");
+            }
+        })
+    };
+    Ok(vec![
+        grpc("client", client, listeners.client),
+        grpc("admin", admin, listeners.admin),
+        grpc("peer", peer, listeners.peer),
+        http,
+    ])
+}
+
+/// Closes all doors at once when the node fails: whoever asks it gets no answer, and never a wrong one.
+async fn stop_when_fatal(core: Arc<Core>) {
+    tokio::select! {
+        biased;
+        () = core.lifecycle.reached(Phase::Stopped) => {}
+        reason = core.fatal.wait() => {
+            tracing::error!(reason, "the node stops serving");
+            core.lifecycle.advance(Phase::Stopped);
+        }
+    }
+}
+
+/// Founds the cluster, if this node has never belonged to one. All founding members do so with the same list,
+/// so none has to be first.
+async fn found(core: &Core) -> Result<(), StartError> {
+    let members: BTreeMap<NodeId, PeerAddresses> = core
+        .config
+        .cluster
+        .initial_members
+        .iter()
+        .map(|member| {
+            let addresses = PeerAddresses {
+                peer: member.peer.clone(),
+                client: member.client.clone(),
+                admin: member.admin.clone(),
+            };
+            (member.id, addresses)
+        })
+        .collect();
+    match core.group.initialize(members).await {
+        Ok(()) => {
+            tracing::info!("this node has founded its part of a new cluster");
+            Ok(())
+        }
+        Err(InitializeError::AlreadyInitialized) => Ok(()),
+        Err(InitializeError::Refused(why) | InitializeError::Stopped(why)) => Err(StartError::Found(why)),
+    }
+}
+
+/// Says who leads, whenever that changes.
+async fn log_leaders(core: Arc<Core>) {
+    let mut leadership = core.group.leadership();
+    let mut known = None;
+    loop {
+        let now = *leadership.borrow_and_update();
+        if known != Some((now.term, now.leader)) {
+            known = Some((now.term, now.leader));
+            tracing::info!(
+                node = core.node_id(),
+                term = now.term,
+                leader = now.leader,
+                "leadership"
+            );
+        }
+        if leadership.changed().await.is_err() {
+            return;
+        }
+    }
+}
