@@ -15,7 +15,7 @@ use std::time::Instant;
 use futures::{Stream, StreamExt};
 use holdfast_machine::{State, layout};
 use holdfast_storage::command;
-use holdfast_storage::engine::{Batch, Engine, View};
+use holdfast_storage::engine::{Batch, Engine, EngineError, View};
 use holdfast_storage::overlay::Staged;
 use holdfast_types::{Family, ShardId};
 use openraft::OptionalSend;
@@ -26,7 +26,7 @@ use crate::FatalSink;
 use crate::codec::{self, Installing};
 use crate::keys;
 use crate::log_store::LogStore;
-use crate::snapshot::{self, SnapshotBuilder, SnapshotData};
+use crate::snapshot::{self, SnapshotBuilder, SnapshotData, Walk};
 use crate::type_config::{ApplyReply, LogEntry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// The most entries and bytes in one batch.
@@ -265,6 +265,16 @@ impl StateMachine {
         }
     }
 
+    /// Stages a snapshot that came without a network: another machine's in the same process.
+    fn stage(&self, view: Box<dyn View>) -> Result<(), EngineError> {
+        snapshot::clear_staged(&*self.engine, self.shard)?;
+        let mut walk = Walk::new(view, self.shard);
+        while let Some((family, rows)) = walk.next_chunk()? {
+            snapshot::stage(&*self.engine, self.shard, family, rows)?;
+        }
+        Ok(())
+    }
+
     async fn install(&mut self, meta: &SnapshotMeta) -> io::Result<()> {
         // Truncations that openraft ordered before this install must not be lost if the install survives.
         self.log.wait_all_written().await?;
@@ -332,10 +342,13 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         meta: &SnapshotMeta,
         snapshot: SnapshotData,
     ) -> Result<(), io::Error> {
-        let SnapshotData::Incoming(_staging) = snapshot else {
-            return Err(io::Error::other(
-                "a snapshot of this node's own was to be installed on it",
-            ));
+        // What came over the network is staged already; the guard keeps it so until it is installed.
+        let _staging = match snapshot {
+            SnapshotData::Incoming(guard) => Some(guard),
+            SnapshotData::Outgoing(view) => {
+                self.stage(view).map_err(io::Error::other)?;
+                None
+            }
         };
         self.shared.freeze();
         let result = self.install(meta).await;

@@ -118,7 +118,7 @@ mod tests {
         assert_eq!(bytes[5..], tail);
         assert_eq!(
             crc32fast::hash(&tail),
-            0xd28b_4c1f,
+            0xbc0e_aa7a,
             "the checksum is CRC-32 (IEEE)"
         );
 

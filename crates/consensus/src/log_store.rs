@@ -50,6 +50,8 @@ struct Log {
     vote: Option<Vote>,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// The oldest index that is, or will be, in the log.
+    first: u64,
     /// The newest entries, without a gap, up to `last`.
     tail: VecDeque<Cached>,
     tail_bytes: usize,
@@ -167,7 +169,7 @@ impl LogStore {
         let mut from_tail = Vec::new();
         let (start, stored_end, view) = {
             let log = self.lock();
-            let start = start.max(log.purged.map_or(0, |id| id.index + 1));
+            let start = start.max(log.first);
             let end = end.min(log.last.map_or(0, |id| id.index + 1));
             if start >= end {
                 return Ok(entries);
@@ -396,7 +398,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         }
         let room = inner.writer.reserve(total).await?;
         let mut log = self.lock();
-        for (expected, new) in (log.last.map_or(0, |id| id.index + 1)..).zip(&cached) {
+        // Without anything before it, a log may begin anywhere.
+        let first = cached.front().map_or(log.first, |new| new.entry.log_id.index);
+        let next = log.last.map_or(first, |id| id.index + 1);
+        for (expected, new) in (next..).zip(&cached) {
             if new.entry.log_id.index != expected {
                 return Err(hole(expected, new.entry.log_id.index));
             }
@@ -404,6 +409,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let ticket = inner
             .writer
             .enqueue(room, ops, cached.len(), Done::Flushed(callback))?;
+        if log.last.is_none() {
+            log.first = first;
+        }
         for mut new in cached {
             new.ticket = ticket;
             log.last = Some(new.entry.log_id);
@@ -470,6 +478,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             log.tail_bytes -= bytes;
         }
         log.purged = Some(log_id);
+        log.first = log_id.index + 1;
         log.last = log.last.max(Some(log_id));
         Ok(())
     }

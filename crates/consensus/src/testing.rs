@@ -53,3 +53,20 @@ where
         .await
         .expect("the suite reports nothing but failures");
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_storage::faulty::FaultyDisk;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn passes_openrafts_suite_on_the_fault_injecting_engine() {
+        log_suite(|| async {
+            let disk = FaultyDisk::new(1);
+            let engine: Arc<dyn Engine> = Arc::new(disk.open().unwrap());
+            (disk, engine)
+        })
+        .await;
+    }
+}

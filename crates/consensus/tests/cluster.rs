@@ -1,0 +1,347 @@
+//! Groups of nodes in one process: elections, crashes, snapshots, membership.
+#![cfg(not(madsim))]
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_consensus::{
+    BarrierError, ConsensusConfig, FatalSink, Group, MemberRole, MembershipError, ProposeError, Role,
+    StartError,
+};
+use holdfast_storage::engine::Engine;
+use holdfast_types::ClusterId;
+use support::{CLUSTER, Cluster, Node, put, soon};
+use tokio::time::Instant;
+use uuid::Uuid;
+
+fn defaults(_: &mut ConsensusConfig) {}
+
+fn short_log(config: &mut ConsensusConfig) {
+    config.log_entries_kept = 20;
+    config.log_entries_kept_max = 40;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn survives_crashes_of_a_follower_and_of_the_leader() {
+    let mut cluster = Cluster::found(defaults).await;
+    let (leader, term) = cluster.leader().await;
+    let follower = leader % 3 + 1;
+
+    // Many at once: they share syncs.
+    let group = cluster.group(leader).clone();
+    let many: Vec<_> = (0..200)
+        .map(|n| {
+            let group = group.clone();
+            tokio::spawn(async move { group.propose(put(&format!("k{n}"), "v"), term, soon()).await })
+        })
+        .collect();
+    for one in many {
+        one.await.unwrap().unwrap();
+    }
+    assert_eq!(
+        cluster.read(follower, "k199").await.as_deref(),
+        Some("v"),
+        "a follower reads what was acknowledged"
+    );
+
+    cluster.crash(follower).await;
+    cluster.write("while", "away").await;
+    cluster.start(follower).await;
+    assert_eq!(cluster.read(follower, "while").await.as_deref(), Some("away"));
+
+    cluster.crash(leader).await;
+    cluster.write("after", "failover").await;
+    cluster.start(leader).await;
+    assert_eq!(cluster.read(leader, "after").await.as_deref(), Some("failover"));
+    cluster.assert_equal().await;
+
+    // Everything at once.
+    for id in 1..=3 {
+        cluster.crash(id).await;
+    }
+    for id in 1..=3 {
+        cluster.start(id).await;
+    }
+    for id in 1..=3 {
+        assert_eq!(cluster.read(id, "after").await.as_deref(), Some("failover"));
+    }
+    cluster.assert_equal().await;
+    for node in cluster.nodes.values() {
+        assert_eq!(node.fatal().reason(), None);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn proposals_are_pinned_to_their_term() {
+    let cluster = Cluster::found(defaults).await;
+    let (leader, term) = cluster.leader().await;
+    let stale = cluster
+        .group(leader)
+        .propose(put("k", "v"), term - 1, soon())
+        .await;
+    assert!(
+        matches!(stale, Err(ProposeError::NotAppended { .. })),
+        "{stale:?}"
+    );
+    let follower = leader % 3 + 1;
+    let elsewhere = cluster.group(follower).propose(put("k", "v"), term, soon()).await;
+    assert_eq!(elsewhere, Err(ProposeError::NotAppended { leader: Some(leader) }));
+    assert_eq!(cluster.read(follower, "k").await, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_minority_neither_reads_nor_writes() {
+    let mut cluster = Cluster::found(defaults).await;
+    let (leader, term) = cluster.leader().await;
+    cluster.write("k", "v").await;
+    for id in (1..=3).filter(|id| *id != leader) {
+        cluster.crash(id).await;
+    }
+    let deadline = Instant::now() + Duration::from_secs(3);
+    let read = cluster.group(leader).read_barrier(deadline).await;
+    assert!(
+        matches!(read, Err(BarrierError::NoLeader { .. } | BarrierError::Timeout)),
+        "{read:?}"
+    );
+    let write = cluster
+        .group(leader)
+        .propose(put("k", "w"), term, Instant::now() + Duration::from_secs(1))
+        .await;
+    assert!(write.is_err(), "{write:?}");
+    assert!(cluster.group(leader).staleness().unwrap() > Duration::from_secs(2));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
+    let mut cluster = Cluster::found(short_log).await;
+    let (leader, _) = cluster.leader().await;
+    let follower = leader % 3 + 1;
+    cluster.write("old", "value").await;
+    cluster.crash(follower).await;
+    for n in 0..200 {
+        cluster.write(&format!("k{n}"), &"x".repeat(10_000)).await;
+    }
+    let purged = async {
+        while cluster
+            .group(leader)
+            .status()
+            .purged
+            .is_none_or(|purged| purged.index < 100)
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), purged)
+        .await
+        .unwrap();
+
+    cluster.start(follower).await;
+    assert_eq!(
+        cluster.read(follower, "k199").await.map(|value| value.len()),
+        Some(10_000)
+    );
+    assert!(
+        cluster
+            .group(follower)
+            .status()
+            .snapshot
+            .is_some_and(|snapshot| snapshot.index >= 100)
+    );
+    cluster.assert_equal().await;
+
+    // What was installed survives, and so does what came after it.
+    cluster.write("later", "value").await;
+    cluster.crash(follower).await;
+    cluster.start(follower).await;
+    assert_eq!(cluster.read(follower, "later").await.as_deref(), Some("value"));
+    assert_eq!(
+        cluster.read(follower, "k0").await.map(|value| value.len()),
+        Some(10_000)
+    );
+    cluster.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_come_and_go() {
+    let mut cluster = Cluster::found(short_log).await;
+    for n in 0..100 {
+        cluster.write(&format!("k{n}"), "v").await;
+    }
+    let (leader, _) = cluster.leader().await;
+    let group = cluster.group(leader).clone();
+    let before = group.status().membership_id;
+
+    let node = Node::new(4);
+    let addresses = node.addresses.clone();
+    cluster.nodes.insert(4, node);
+    cluster.start(4).await;
+    let with_learner = group
+        .add_learner(4, addresses.clone(), Some(before.clone()), soon())
+        .await
+        .unwrap();
+    assert_ne!(before, with_learner);
+    assert_eq!(
+        group.add_learner(4, addresses, None, soon()).await,
+        Ok(with_learner.clone()),
+        "again is fine"
+    );
+    let stale = group.promote(4, Some(before.clone()), soon()).await;
+    assert_eq!(
+        stale,
+        Err(MembershipError::Changed {
+            expected: before,
+            found: with_learner.clone()
+        })
+    );
+    group.promote(4, Some(with_learner), soon()).await.unwrap();
+    let status = group.status();
+    let promoted = status.members.iter().find(|member| member.id == 4).unwrap();
+    assert_eq!(promoted.role, MemberRole::Voter);
+    assert_eq!(promoted.addresses.client, "client-4");
+    assert!(!status.membership_changing);
+
+    // The newcomer's vote counts: with one of the old ones gone for good, another may fail.
+    let follower = (1..=3).find(|id| *id != leader).unwrap();
+    group.remove(follower, None, soon()).await.unwrap();
+    cluster.crash(follower).await;
+    cluster.nodes.remove(&follower);
+    let other = (1..=3).find(|id| *id != leader && *id != follower).unwrap();
+    cluster.crash(other).await;
+    cluster.write("with", "four").await;
+    assert_eq!(cluster.read(4, "with").await.as_deref(), Some("four"));
+
+    // Only the leader changes the membership.
+    let elsewhere = cluster.group(4).remove(other, None, soon()).await;
+    assert_eq!(
+        elsewhere,
+        Err(MembershipError::NotLeader { leader: Some(leader) })
+    );
+    cluster.start(other).await;
+
+    // The leader removes itself and the others carry on.
+    group.remove(leader, None, soon()).await.unwrap();
+    cluster.crash(leader).await;
+    cluster.nodes.remove(&leader);
+    cluster.write("without", "it").await;
+    assert_eq!(cluster.read(4, "without").await.as_deref(), Some("it"));
+    cluster.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn leadership_is_handed_over_on_request_and_by_a_stuck_disk() {
+    let cluster = Cluster::found(defaults).await;
+    let (leader, _) = cluster.leader().await;
+    let to = leader % 3 + 1;
+    cluster.write("k", "v").await;
+    assert_eq!(
+        cluster.group(leader).transfer_leadership(Some(to), soon()).await,
+        Ok(to)
+    );
+    let refused = cluster.group(leader).transfer_leadership(None, soon()).await;
+    assert_eq!(refused, Err(MembershipError::NotLeader { leader: Some(to) }));
+    assert_eq!(cluster.leader().await.0, to);
+
+    cluster.nodes[&to]
+        .disk
+        .configure(|faults| faults.sync_stalled = true);
+    let group = cluster.group(to).clone();
+    let term = group.leadership().borrow().term;
+    let hanging = tokio::spawn(async move { group.propose(put("k", "w"), term, soon()).await });
+    let until = soon();
+    while cluster.leader().await.0 == to {
+        assert!(
+            Instant::now() < until,
+            "the leader with the stuck disk still leads"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.write("k2", "v").await;
+    cluster.nodes[&to]
+        .disk
+        .configure(|faults| faults.sync_stalled = false);
+    // Either it was committed by the others or it is not known; it is not refused.
+    let result = hanging.await.unwrap();
+    assert!(
+        !matches!(result, Err(ProposeError::NotAppended { .. })),
+        "{result:?}"
+    );
+    cluster.assert_equal().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failed_sync_silences_the_node() {
+    let cluster = Cluster::found(defaults).await;
+    let (leader, term) = cluster.leader().await;
+    cluster.nodes[&leader]
+        .disk
+        .configure(|faults| faults.fail_next_sync = true);
+    // The others may still commit it; this node must not say that it is stored here.
+    drop(
+        cluster
+            .group(leader)
+            .propose(put("k", "v"), term, Instant::now() + Duration::from_secs(3))
+            .await,
+    );
+    let reason = tokio::time::timeout(Duration::from_secs(10), cluster.nodes[&leader].fatal().wait())
+        .await
+        .unwrap();
+    assert!(reason.contains("raft log"), "{reason}");
+    let until = soon();
+    while cluster.group(leader).status().role != Role::Stopped {
+        assert!(Instant::now() < until, "raft still runs on a failed disk");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let others: Vec<_> = (1..=3).filter(|id| *id != leader).collect();
+    let until = soon();
+    while !others
+        .iter()
+        .any(|id| cluster.group(*id).leadership().borrow().ready)
+    {
+        assert!(Instant::now() < until, "nobody took over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_keeps_its_owner_and_strangers_are_refused() {
+    let mut node = Node::new(1);
+    node.start(defaults).await;
+    let start = |cluster_id, node_id| {
+        let engine: Arc<dyn Engine> = Arc::new(node.disk.open().unwrap());
+        Group::start(
+            ConsensusConfig::new(cluster_id, node_id),
+            engine,
+            FatalSink::new(),
+        )
+    };
+    let error = start(ClusterId(Uuid::from_u128(7)), 1).await.unwrap_err();
+    assert!(matches!(error, StartError::OtherCluster { .. }), "{error}");
+    let error = start(CLUSTER, 2).await.unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StartError::OtherNode {
+                found: 1,
+                configured: 2
+            }
+        ),
+        "{error}"
+    );
+
+    // A node of another cluster at a member's address: nobody elects with it.
+    let mut stranger = Node::new(2);
+    stranger
+        .start(|config| config.cluster_id = ClusterId(Uuid::from_u128(7)))
+        .await;
+    let mut node = Node::new(1);
+    node.start(defaults).await;
+    let members = [(1, node.addresses.clone()), (2, stranger.addresses.clone())].into();
+    node.group().initialize(members).await.unwrap();
+    let read = node
+        .group()
+        .read_barrier(Instant::now() + Duration::from_secs(3))
+        .await;
+    assert!(read.is_err(), "{read:?}");
+}

@@ -1,0 +1,215 @@
+//! Nodes in one process, over loopback, each with a disk that outlives it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_consensus::{ConsensusConfig, EncodedCommand, FatalSink, Group, PeerAddresses, ProposeError};
+use holdfast_machine::{Body, Command, Mutation, Write};
+use holdfast_storage::command;
+use holdfast_storage::faulty::FaultyDisk;
+use holdfast_types::{ClusterId, Family, Millis, NodeId, ShardEpoch};
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+pub const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0xc1));
+
+/// A deadline far enough for anything that should succeed.
+pub fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+/// A command that stores one account row.
+pub fn put(key: &str, value: &str) -> EncodedCommand {
+    EncodedCommand(command::encode(&Command {
+        epoch: ShardEpoch(1),
+        wall: Millis(1_000),
+        body: Body::Mutate(Mutation {
+            writes: vec![Write::Put {
+                family: Family::Account,
+                key: Bytes::copy_from_slice(key.as_bytes()),
+                key_id: 0,
+                body: Bytes::copy_from_slice(value.as_bytes()),
+            }],
+            ..Mutation::default()
+        }),
+    }))
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub disk: FaultyDisk,
+    pub addresses: PeerAddresses,
+    address: SocketAddr,
+    running: Option<Running>,
+}
+
+struct Running {
+    group: Group,
+    fatal: FatalSink,
+    stop: oneshot::Sender<()>,
+}
+
+impl Node {
+    pub fn new(id: NodeId) -> Self {
+        // Free now; nothing else here asks for ports.
+        let address = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap();
+        let addresses = PeerAddresses {
+            peer: address.to_string(),
+            client: format!("client-{id}"),
+            admin: format!("admin-{id}"),
+        };
+        Node {
+            id,
+            disk: FaultyDisk::new(id),
+            addresses,
+            address,
+            running: None,
+        }
+    }
+
+    /// Starts, or starts again, on what is on the disk.
+    pub async fn start(&mut self, adjust: impl FnOnce(&mut ConsensusConfig)) {
+        let mut config = ConsensusConfig::new(CLUSTER, self.id);
+        adjust(&mut config);
+        let fatal = FatalSink::new();
+        let engine = Arc::new(self.disk.open().unwrap());
+        let group = Group::start(config, engine, fatal.clone()).await.unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let server = tonic::transport::Server::builder().add_service(group.peer_service());
+        let address = self.address;
+        tokio::spawn(async move {
+            server
+                .serve_with_shutdown(address, async {
+                    drop(stopped.await);
+                })
+                .await
+                .unwrap();
+        });
+        self.running = Some(Running { group, fatal, stop });
+    }
+
+    pub fn group(&self) -> &Group {
+        &self.running.as_ref().expect("the node runs").group
+    }
+
+    pub fn fatal(&self) -> &FatalSink {
+        &self.running.as_ref().expect("the node runs").fatal
+    }
+
+    /// Cuts the power: what was not synced may be gone.
+    pub async fn crash(&mut self) {
+        if let Some(running) = self.running.take() {
+            self.disk.crash();
+            drop(running.stop);
+            running.group.shutdown().await;
+        }
+    }
+}
+
+pub struct Cluster {
+    pub nodes: BTreeMap<NodeId, Node>,
+    adjust: fn(&mut ConsensusConfig),
+}
+
+impl Cluster {
+    /// Founds a cluster of three.
+    pub async fn found(adjust: fn(&mut ConsensusConfig)) -> Self {
+        let mut cluster = Cluster {
+            nodes: (1..=3).map(|id| (id, Node::new(id))).collect(),
+            adjust,
+        };
+        let members: BTreeMap<_, _> = cluster
+            .nodes
+            .iter()
+            .map(|(id, node)| (*id, node.addresses.clone()))
+            .collect();
+        for id in 1..=3 {
+            cluster.start(id).await;
+        }
+        for node in cluster.nodes.values() {
+            // All may found it, with the same members; whoever is late hears that it has been done.
+            drop(node.group().initialize(members.clone()).await);
+        }
+        cluster
+    }
+
+    pub async fn start(&mut self, id: NodeId) {
+        let adjust = self.adjust;
+        self.nodes.get_mut(&id).unwrap().start(adjust).await;
+    }
+
+    pub async fn crash(&mut self, id: NodeId) {
+        self.nodes.get_mut(&id).unwrap().crash().await;
+    }
+
+    pub fn group(&self, id: NodeId) -> &Group {
+        self.nodes[&id].group()
+    }
+
+    /// Waits for a leader that may propose.
+    pub async fn leader(&self) -> (NodeId, u64) {
+        let until = soon();
+        loop {
+            for (id, node) in &self.nodes {
+                if let Some(running) = &node.running {
+                    let leadership = *running.group.leadership().borrow();
+                    if leadership.ready {
+                        return (*id, leadership.term);
+                    }
+                }
+            }
+            assert!(Instant::now() < until, "no leader");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// Proposes until it is done; only for commands that may run twice.
+    pub async fn write(&self, key: &str, value: &str) -> u64 {
+        let until = soon();
+        loop {
+            let (leader, term) = self.leader().await;
+            let deadline = Instant::now() + Duration::from_secs(2);
+            match self.group(leader).propose(put(key, value), term, deadline).await {
+                Ok(committed) => return committed.index,
+                Err(ProposeError::NotAppended { .. } | ProposeError::Unknown { .. }) => {
+                    assert!(Instant::now() < until, "no progress");
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        }
+    }
+
+    /// The row as a linearizable read on this node sees it.
+    pub async fn read(&self, id: NodeId, key: &str) -> Option<String> {
+        let group = self.group(id);
+        group.read_barrier(soon()).await.unwrap();
+        let row = group.view().get(Family::Account, key.as_bytes()).unwrap()?;
+        let body = holdfast_machine::envelope::decode(&row).unwrap().body;
+        Some(String::from_utf8(body.to_vec()).unwrap())
+    }
+
+    /// Waits until all running nodes have applied the same, and checks that it is the same.
+    pub async fn assert_equal(&self) {
+        let index = {
+            let (leader, _) = self.leader().await;
+            self.group(leader).read_barrier(soon()).await.unwrap().index
+        };
+        let mut states = Vec::new();
+        for (id, node) in &self.nodes {
+            if let Some(running) = &node.running {
+                running.group.wait_applied(index, soon()).await.unwrap();
+                states.push((*id, running.group.state()));
+            }
+        }
+        for (id, state) in &states {
+            assert_eq!(state, &states[0].1, "node {id} differs from node {}", states[0].0);
+        }
+    }
+}
