@@ -614,6 +614,7 @@ mod tests {
             cert: "c".into(),
             key: "k".into(),
             ca: Some("a".into()),
+            peer_name: default_peer_name(),
             require_client_cert: false,
         });
         assert_eq!(config.validate(), Ok(()));

@@ -151,6 +151,8 @@ impl Import {
             self.checkpoint_if_due(held.as_ref().map(|item| item.index));
             let room = !ended && held.is_none() && self.steps.len() < core.config.limits.import_window;
             let working = !self.steps.is_empty();
+            // Nothing else may happen for a while, and the position is to be stored all the same.
+            let unstored = self.checkpoint.is_none() && self.position > self.state.resume_after_index;
             if ended && !working && held.is_none() {
                 return self.finish().await;
             }
@@ -172,6 +174,7 @@ impl Import {
                     }
                     Some(Asked::Options(_)) => return Err(invalid("options", "must be sent once")),
                 },
+                () = tokio::time::sleep(CHECKPOINT), if unstored => {}
             }
         }
     }
