@@ -15,21 +15,47 @@ use crate::output::Format;
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Client ports of the nodes.
-    #[arg(long, global = true, env = "HOLDFAST_ENDPOINTS", value_delimiter = ',', value_name = "HOST:PORT,…",
-          default_value = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_ENDPOINTS",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,…",
+        default_value = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103",
+        help_heading = "Connection"
+    )]
     pub(crate) endpoints: Vec<String>,
 
     /// Admin ports of the nodes (`cluster` and `realm` commands).
-    #[arg(long, global = true, env = "HOLDFAST_ADMIN_ENDPOINTS", value_delimiter = ',', value_name = "HOST:PORT,…",
-          default_value = "127.0.0.1:7201,127.0.0.1:7202,127.0.0.1:7203", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_ADMIN_ENDPOINTS",
+        value_delimiter = ',',
+        value_name = "HOST:PORT,…",
+        default_value = "127.0.0.1:7201,127.0.0.1:7202,127.0.0.1:7203",
+        help_heading = "Connection"
+    )]
     pub(crate) admin_endpoints: Vec<String>,
 
     /// Realm to work in.
-    #[arg(long, global = true, env = "HOLDFAST_REALM", default_value = "default", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_REALM",
+        default_value = "default",
+        help_heading = "Connection"
+    )]
     pub(crate) realm: String,
 
     /// Who is calling, where no client certificate says so. Request ids belong to a caller.
-    #[arg(long, global = true, env = "HOLDFAST_CALLER", default_value = "holdfast-cli", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_CALLER",
+        default_value = "holdfast-cli",
+        help_heading = "Connection"
+    )]
     pub(crate) caller: String,
 
     /// How long to keep trying, as in 500ms, 10s or 2m [default: 10s; 10m where data moves].
@@ -37,26 +63,58 @@ pub(crate) struct Global {
     pub(crate) timeout: Option<Duration>,
 
     /// Authorities of the servers' certificates (PEM file); switches TLS on.
-    #[arg(long, global = true, env = "HOLDFAST_TLS_CA", value_name = "FILE", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_TLS_CA",
+        value_name = "FILE",
+        help_heading = "Connection"
+    )]
     pub(crate) tls_ca: Option<PathBuf>,
 
     /// This client's certificate (PEM file).
-    #[arg(long, global = true, env = "HOLDFAST_TLS_CERT", value_name = "FILE", requires = "tls_ca",
-          requires = "tls_key", help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_TLS_CERT",
+        value_name = "FILE",
+        requires = "tls_ca",
+        requires = "tls_key",
+        help_heading = "Connection"
+    )]
     pub(crate) tls_cert: Option<PathBuf>,
 
     /// The key of this client's certificate (PEM file).
-    #[arg(long, global = true, env = "HOLDFAST_TLS_KEY", value_name = "FILE", requires = "tls_cert",
-          help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_TLS_KEY",
+        value_name = "FILE",
+        requires = "tls_cert",
+        help_heading = "Connection"
+    )]
     pub(crate) tls_key: Option<PathBuf>,
 
     /// The name expected in the servers' certificates, if it is not the host.
-    #[arg(long, global = true, env = "HOLDFAST_TLS_SERVER_NAME", value_name = "NAME", requires = "tls_ca",
-          help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_TLS_SERVER_NAME",
+        value_name = "NAME",
+        requires = "tls_ca",
+        help_heading = "Connection"
+    )]
     pub(crate) tls_server_name: Option<String>,
 
     /// Text for people, or one JSON document a line.
-    #[arg(long, global = true, env = "HOLDFAST_OUTPUT", value_enum, default_value_t, help_heading = "Output")]
+    #[arg(
+        long,
+        global = true,
+        env = "HOLDFAST_OUTPUT",
+        value_enum,
+        default_value_t,
+        help_heading = "Output"
+    )]
     pub(crate) output: Format,
 }
 
@@ -116,7 +174,10 @@ fn read_pem(path: &PathBuf) -> Result<String, Failure> {
 /// `500ms`, `10s`, `2m`; a bare number is seconds.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let value: f64 = digits.trim().parse().map_err(|_| format!("`{text}` is not a duration such as 500ms, 10s or 2m"))?;
+    let value: f64 = digits
+        .trim()
+        .parse()
+        .map_err(|_| format!("`{text}` is not a duration such as 500ms, 10s or 2m"))?;
     let unit_ms = match &text[digits.len()..] {
         "ms" => 1.0,
         "" | "s" => 1_000.0,
@@ -201,21 +262,27 @@ impl Freshness {
         }
         let at_least_token = match &self.token {
             None => Vec::new(),
-            Some(text) => {
-                STANDARD.decode(text).map_err(|error| Failure::usage(format!("--token is not base64: {error}")))?
-            }
+            Some(text) => STANDARD
+                .decode(text)
+                .map_err(|error| Failure::usage(format!("--token is not base64: {error}")))?,
         };
         let mode = self.stale.map(|age| {
             let max_staleness = (!age.is_zero()).then(|| duration_message(age));
             v1::consistency::Mode::Stale(v1::StaleRead { max_staleness })
         });
-        Ok(Some(v1::Consistency { mode, at_least_token: at_least_token.into() }))
+        Ok(Some(v1::Consistency {
+            mode,
+            at_least_token: at_least_token.into(),
+        }))
     }
 }
 
 /// protobuf's form of a duration.
 pub(crate) fn duration_message(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration { seconds: duration.as_secs() as i64, nanos: duration.subsec_nanos() as i32 }
+    prost_types::Duration {
+        seconds: duration.as_secs() as i64,
+        nanos: duration.subsec_nanos() as i32,
+    }
 }
 
 /// The form in which tokens are printed and read.

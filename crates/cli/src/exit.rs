@@ -61,7 +61,12 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
-        Failure { exit, message: message.into(), hint: None, cause: None }
+        Failure {
+            exit,
+            message: message.into(),
+            hint: None,
+            cause: None,
+        }
     }
 
     pub(crate) fn usage(message: impl Into<String>) -> Self {
@@ -120,7 +125,11 @@ impl Failure {
 impl From<ClientError> for Failure {
     fn from(error: ClientError) -> Self {
         let exit = exit_of(&error);
-        let reason = if error.reason.is_empty() { code_name(error.code) } else { &error.reason };
+        let reason = if error.reason.is_empty() {
+            code_name(error.code)
+        } else {
+            &error.reason
+        };
         let mut failure = Failure::new(exit, format!("{error} ({reason})"));
         failure.hint = match exit {
             Exit::UnknownOutcome => error.request_id.as_ref().map(|id| {
@@ -129,7 +138,10 @@ impl From<ClientError> for Failure {
             Exit::Unavailable if error.reason.is_empty() => {
                 Some("is the cluster running, and are --endpoints right?".to_owned())
             }
-            Exit::Conflict => error.metadata.get("current_etag").map(|etag| format!("the current etag is {etag}")),
+            Exit::Conflict => error
+                .metadata
+                .get("current_etag")
+                .map(|etag| format!("the current etag is {etag}")),
             _ => None,
         };
         failure.cause = Some(error);
@@ -146,7 +158,9 @@ fn exit_of(error: &ClientError) -> Exit {
         Code::InvalidArgument | Code::OutOfRange | Code::Unimplemented => Exit::Usage,
         Code::NotFound => Exit::NotFound,
         Code::AlreadyExists | Code::FailedPrecondition | Code::Aborted => Exit::Conflict,
-        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => Exit::Unavailable,
+        Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Cancelled => {
+            Exit::Unavailable
+        }
         Code::PermissionDenied | Code::Unauthenticated => Exit::Denied,
         _ if error.reason.is_empty() && error.is_retryable() => Exit::Unavailable,
         _ => Exit::Internal,
@@ -183,12 +197,32 @@ mod tests {
     #[test]
     fn each_kind_of_failure_has_its_exit_code() {
         let table = [
-            (Code::NotFound, "ACCOUNT_NOT_FOUND", Outcome::NotApplied, Exit::NotFound),
-            (Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE", Outcome::NotApplied, Exit::Conflict),
-            (Code::Aborted, "ETAG_MISMATCH", Outcome::NotApplied, Exit::Conflict),
+            (
+                Code::NotFound,
+                "ACCOUNT_NOT_FOUND",
+                Outcome::NotApplied,
+                Exit::NotFound,
+            ),
+            (
+                Code::AlreadyExists,
+                "IDENTIFIER_UNAVAILABLE",
+                Outcome::NotApplied,
+                Exit::Conflict,
+            ),
+            (
+                Code::Aborted,
+                "ETAG_MISMATCH",
+                Outcome::NotApplied,
+                Exit::Conflict,
+            ),
             (Code::InvalidArgument, "INVALID", Outcome::NotApplied, Exit::Usage),
             (Code::Unavailable, "", Outcome::NotApplied, Exit::Unavailable),
-            (Code::Unavailable, "NO_LEADER", Outcome::Unknown, Exit::UnknownOutcome),
+            (
+                Code::Unavailable,
+                "NO_LEADER",
+                Outcome::Unknown,
+                Exit::UnknownOutcome,
+            ),
             (Code::Unknown, "", Outcome::NotApplied, Exit::Unavailable),
             (Code::Internal, "INTERNAL", Outcome::NotApplied, Exit::Internal),
             (Code::PermissionDenied, "", Outcome::NotApplied, Exit::Denied),

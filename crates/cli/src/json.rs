@@ -153,11 +153,17 @@ impl AccountJson {
     pub(crate) fn into_account(self) -> Result<v1::Account, String> {
         let mut identifiers = Vec::with_capacity(self.identifiers.len());
         for (at, identifier) in self.identifiers.into_iter().enumerate() {
-            identifiers.push(identifier.into_proto().map_err(|why| format!("identifiers[{at}].{why}"))?);
+            identifiers.push(
+                identifier
+                    .into_proto()
+                    .map_err(|why| format!("identifiers[{at}].{why}"))?,
+            );
         }
         let mut attributes = BTreeMap::new();
         for (name, form) in self.attributes {
-            let attribute = form.into_proto().map_err(|why| format!("attributes[{name}]: {why}"))?;
+            let attribute = form
+                .into_proto()
+                .map_err(|why| format!("attributes[{name}]: {why}"))?;
             attributes.insert(name, attribute);
         }
         Ok(v1::Account {
@@ -170,7 +176,10 @@ impl AccountJson {
             restrictions: self
                 .restrictions
                 .into_iter()
-                .map(|restriction| v1::Restriction { code: restriction.code, create_time: None })
+                .map(|restriction| v1::Restriction {
+                    code: restriction.code,
+                    create_time: None,
+                })
                 .collect(),
             ..v1::Account::default()
         })
@@ -188,7 +197,11 @@ impl From<v1::Account> for AccountJson {
             display_name: account.display_name,
             locale: account.locale,
             time_zone: account.time_zone,
-            identifiers: account.identifiers.into_iter().map(IdentifierJson::from).collect(),
+            identifiers: account
+                .identifiers
+                .into_iter()
+                .map(IdentifierJson::from)
+                .collect(),
             attributes: account
                 .attributes
                 .into_iter()
@@ -247,13 +260,21 @@ impl VerificationJson {
         let state = match self.state.to_ascii_uppercase().as_str() {
             "VERIFIED" => v1::VerificationState::Verified,
             "UNVERIFIED" => v1::VerificationState::Unverified,
-            other => return Err(format!("verification.state: `{other}` is neither VERIFIED nor UNVERIFIED")),
+            other => {
+                return Err(format!(
+                    "verification.state: `{other}` is neither VERIFIED nor UNVERIFIED"
+                ));
+            }
         };
         let verify_time = match self.verify_time {
             Some(text) => Some(time(&text).map_err(|why| format!("verification.verify_time: {why}"))?),
             None => None,
         };
-        Ok(v1::Verification { state: state.into(), method: self.method, verify_time })
+        Ok(v1::Verification {
+            state: state.into(),
+            method: self.method,
+            verify_time,
+        })
     }
 }
 
@@ -285,7 +306,8 @@ impl TryFrom<serde_json::Value> for AttributeForm {
                 _ => Err(format!("{number} does not fit into 64 bits with a sign")),
             },
             list @ Value::Array(_) => {
-                let values = serde_json::from_value(list).map_err(|_| "a list attribute is a list of texts")?;
+                let values =
+                    serde_json::from_value(list).map_err(|_| "a list attribute is a list of texts")?;
                 Ok(AttributeForm::StringList(values))
             }
             object @ Value::Object(_) => {
@@ -305,22 +327,31 @@ impl AttributeForm {
             AttributeForm::Int64(value) => (TypedValue::Int64Value(value), String::new()),
             AttributeForm::Double(value) => (TypedValue::DoubleValue(value), String::new()),
             AttributeForm::String(value) => (TypedValue::StringValue(value), String::new()),
-            AttributeForm::StringList(values) => {
-                (TypedValue::StringListValue(v1::StringList { values }), String::new())
-            }
+            AttributeForm::StringList(values) => (
+                TypedValue::StringListValue(v1::StringList { values }),
+                String::new(),
+            ),
             AttributeForm::Typed(mut typed) => {
                 let source = std::mem::take(&mut typed.source);
                 (typed.into_value()?, source)
             }
         };
-        Ok(v1::Attribute { value: Some(value), source, update_time: None })
+        Ok(v1::Attribute {
+            value: Some(value),
+            source,
+            update_time: None,
+        })
     }
 }
 
 impl AttributeJson {
     /// The value alone, as JSON.
     pub(crate) fn value_text(&self) -> String {
-        let bare = AttributeJson { source: String::new(), update_time: None, ..self.clone() };
+        let bare = AttributeJson {
+            source: String::new(),
+            update_time: None,
+            ..self.clone()
+        };
         match serde_json::to_value(bare) {
             Ok(serde_json::Value::Object(fields)) => fields.values().map(ToString::to_string).collect(),
             _ => String::new(),
@@ -334,16 +365,22 @@ impl AttributeJson {
             self.double.map(|value| Ok(TypedValue::DoubleValue(value))),
             self.bool.map(|value| Ok(TypedValue::BoolValue(value))),
             self.bytes.map(|text| {
-                let bytes = STANDARD.decode(&text).map_err(|error| format!("bytes: not base64: {error}"))?;
+                let bytes = STANDARD
+                    .decode(&text)
+                    .map_err(|error| format!("bytes: not base64: {error}"))?;
                 Ok(TypedValue::BytesValue(bytes.into()))
             }),
-            self.timestamp.map(|text| Ok(TypedValue::TimestampValue(time(&text)?))),
-            self.string_list.map(|values| Ok(TypedValue::StringListValue(v1::StringList { values }))),
+            self.timestamp
+                .map(|text| Ok(TypedValue::TimestampValue(time(&text)?))),
+            self.string_list
+                .map(|values| Ok(TypedValue::StringListValue(v1::StringList { values }))),
         ];
         let mut given = candidates.into_iter().flatten();
         match (given.next(), given.next()) {
             (Some(value), None) => value,
-            _ => Err("needs exactly one of string, int64, double, bool, bytes, timestamp, string_list".to_owned()),
+            _ => Err(
+                "needs exactly one of string, int64, double, bool, bytes, timestamp, string_list".to_owned(),
+            ),
         }
     }
 }
@@ -398,7 +435,9 @@ pub(crate) fn kind(text: &str) -> Result<v1::IdentifierKind, String> {
 
 /// The name of a kind as lines have it: `email` …
 fn kind_name(kind: v1::IdentifierKind) -> String {
-    kind.as_str_name().trim_start_matches("IDENTIFIER_KIND_").to_lowercase()
+    kind.as_str_name()
+        .trim_start_matches("IDENTIFIER_KIND_")
+        .to_lowercase()
 }
 
 /// The name of a state, without its prefix; empty if it is not said.
@@ -411,9 +450,12 @@ pub(crate) fn state_name(state: v1::AccountState) -> &'static str {
 
 /// A state by its name without prefix.
 pub(crate) fn state(text: &str) -> Result<v1::AccountState, String> {
-    v1::AccountState::from_str_name(&format!("ACCOUNT_STATE_{}", text.to_ascii_uppercase().replace('-', "_")))
-        .filter(|state| *state != v1::AccountState::Unspecified)
-        .ok_or_else(|| format!("`{text}` is none of ACTIVE, SUSPENDED, PENDING_DELETION, DELETED, MERGED"))
+    v1::AccountState::from_str_name(&format!(
+        "ACCOUNT_STATE_{}",
+        text.to_ascii_uppercase().replace('-', "_")
+    ))
+    .filter(|state| *state != v1::AccountState::Unspecified)
+    .ok_or_else(|| format!("`{text}` is none of ACTIVE, SUSPENDED, PENDING_DELETION, DELETED, MERGED"))
 }
 
 /// RFC 3339, UTC.
@@ -427,8 +469,9 @@ pub(crate) fn time_text(time: Timestamp) -> String {
 
 /// Reads RFC 3339 with any offset.
 pub(crate) fn time(text: &str) -> Result<Timestamp, String> {
-    let timestamp: jiff::Timestamp =
-        text.parse().map_err(|_| format!("`{text}` is not a time such as 2026-01-31T12:00:00Z"))?;
+    let timestamp: jiff::Timestamp = text
+        .parse()
+        .map_err(|_| format!("`{text}` is not a time such as 2026-01-31T12:00:00Z"))?;
     // protobuf wants the nanoseconds to count upwards, also before 1970.
     let nanos = timestamp.as_nanosecond();
     Ok(Timestamp {
@@ -459,29 +502,46 @@ mod tests {
         assert_eq!(account.identifiers[0].login_enabled, None);
         assert_eq!(account.identifiers[1].login_enabled, Some(false));
         assert_eq!(account.attributes["plan"].source, "crm");
-        assert_eq!(account.attributes["year"].value, Some(TypedValue::Int64Value(1990)));
-        assert_eq!(account.attributes["score"].value, Some(TypedValue::DoubleValue(1.5)));
-        let Some(TypedValue::TimestampValue(since)) = account.attributes["since"].value else { panic!() };
+        assert_eq!(
+            account.attributes["year"].value,
+            Some(TypedValue::Int64Value(1990))
+        );
+        assert_eq!(
+            account.attributes["score"].value,
+            Some(TypedValue::DoubleValue(1.5))
+        );
+        let Some(TypedValue::TimestampValue(since)) = account.attributes["since"].value else {
+            panic!()
+        };
         assert_eq!((since.seconds, since.nanos), (-1, 500_000_000));
         assert_eq!(account.restrictions[0].code, "fraud");
     }
 
     #[test]
     fn what_was_exported_can_be_imported() {
-        let account = serde_json::from_str::<AccountJson>(LINE).unwrap().into_account().unwrap();
+        let account = serde_json::from_str::<AccountJson>(LINE)
+            .unwrap()
+            .into_account()
+            .unwrap();
         let exported = v1::Account {
             name: "realms/default/accounts/a-1".into(),
             account_id: "a-1".into(),
             etag: "3".into(),
             revision: 3,
             state: v1::AccountState::Suspended.into(),
-            create_time: Some(Timestamp { seconds: 1_700_000_000, nanos: 5_000_000 }),
+            create_time: Some(Timestamp {
+                seconds: 1_700_000_000,
+                nanos: 5_000_000,
+            }),
             ..account.clone()
         };
         let line = serde_json::to_string(&AccountJson::from(exported)).unwrap();
         assert!(!line.contains('\n'));
         let again: AccountJson = serde_json::from_str(&line).unwrap();
-        assert_eq!((again.account_id.as_str(), again.state.as_str()), ("a-1", "SUSPENDED"));
+        assert_eq!(
+            (again.account_id.as_str(), again.state.as_str()),
+            ("a-1", "SUSPENDED")
+        );
         assert_eq!(again.create_time.as_deref(), Some("2023-11-14T22:13:20.005Z"));
         assert_eq!(again.into_account().unwrap(), account);
     }
@@ -499,8 +559,10 @@ mod tests {
         assert!(wrong(r#"{"attributes":{"a":{"strng":"?"}}}"#).contains("strng"));
         assert!(wrong(r#"{"attributes":{"a":18446744073709551615}}"#).contains("64 bits"));
         assert!(wrong(r#"{"attributes":{"a":[1]}}"#).contains("list of texts"));
-        assert!(wrong(r#"{"identifiers":[{"kind":"email","value":"x","verification":{"state":"maybe"}}]}"#)
-            .contains("verification.state"));
+        assert!(
+            wrong(r#"{"identifiers":[{"kind":"email","value":"x","verification":{"state":"maybe"}}]}"#)
+                .contains("verification.state")
+        );
     }
 
     #[test]
@@ -511,6 +573,9 @@ mod tests {
         assert_eq!(state("pending-deletion"), Ok(v1::AccountState::PendingDeletion));
         assert!(state("unspecified").is_err());
         assert!(time("yesterday").is_err());
-        assert_eq!(time_text(time("2026-01-31T13:00:00+01:00").unwrap()), "2026-01-31T12:00:00Z");
+        assert_eq!(
+            time_text(time("2026-01-31T13:00:00+01:00").unwrap()),
+            "2026-01-31T12:00:00Z"
+        );
     }
 }

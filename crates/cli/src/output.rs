@@ -36,7 +36,11 @@ pub(crate) fn result(format: Format, json: &Value, human: impl FnOnce() -> Strin
 
 /// Aligned `name: value` lines; entries without a value are left out.
 pub(crate) fn fields(entries: &[(&str, String)]) -> String {
-    let width = entries.iter().filter(|(_, value)| !value.is_empty()).map(|(name, _)| name.len()).max();
+    let width = entries
+        .iter()
+        .filter(|(_, value)| !value.is_empty())
+        .map(|(name, _)| name.len())
+        .max();
     let width = width.unwrap_or_default() + 1;
     let mut text = String::new();
     for (name, value) in entries.iter().filter(|(_, value)| !value.is_empty()) {
@@ -50,11 +54,20 @@ pub(crate) fn fields(entries: &[(&str, String)]) -> String {
 /// A table without frames, as `cluster status` and `account list` show it.
 pub(crate) fn table(head: &[&str], rows: Vec<Vec<String>>) -> String {
     let mut table = comfy_table::Table::new();
-    table.load_style(comfy_table::presets::NOTHING).set_header(head.to_vec());
+    table
+        .load_style(comfy_table::presets::NOTHING)
+        .set_header(head.to_vec());
     for row in rows {
         table.add_row(row);
     }
-    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+    }
+    table
+        .lines()
+        .map(|line| line.trim_end().to_owned())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 #[cfg(test)]
@@ -63,7 +76,11 @@ mod tests {
 
     #[test]
     fn fields_are_aligned_and_empty_ones_left_out() {
-        let text = fields(&[("name", "a".into()), ("none", String::new()), ("display_name", "b\nc".into())]);
+        let text = fields(&[
+            ("name", "a".into()),
+            ("none", String::new()),
+            ("display_name", "b\nc".into()),
+        ]);
         assert_eq!(text, "name:          a\ndisplay_name:  b\n               c\n");
     }
 

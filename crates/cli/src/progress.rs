@@ -26,9 +26,18 @@ impl Progress {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style.progress_chars("━━ "));
         }
-        bar.set_draw_target(if visible { ProgressDrawTarget::stderr_with_hz(8) } else { ProgressDrawTarget::hidden() });
+        bar.set_draw_target(if visible {
+            ProgressDrawTarget::stderr_with_hz(8)
+        } else {
+            ProgressDrawTarget::hidden()
+        });
         bar.enable_steady_tick(Duration::from_millis(250));
-        Progress { bar, started: Instant::now(), accounts: 0, rejected: 0 }
+        Progress {
+            bar,
+            started: Instant::now(),
+            accounts: 0,
+            rejected: 0,
+        }
     }
 
     /// Work done in an earlier run: counts for the bar, not for the rate.
@@ -100,7 +109,13 @@ mod tests {
 
     #[test]
     fn thousands_are_grouped() {
-        assert_eq!(["0", "999", "1,000", "1,234,567"], [0, 999, 1_000, 1_234_567].map(thousands).each_ref().map(String::as_str));
+        assert_eq!(
+            ["0", "999", "1,000", "1,234,567"],
+            [0, 999, 1_000, 1_234_567]
+                .map(thousands)
+                .each_ref()
+                .map(String::as_str)
+        );
     }
 
     #[test]

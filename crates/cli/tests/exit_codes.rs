@@ -1,4 +1,6 @@
 //! The command as scripts see it where no cluster is needed: exit codes, and what goes to which stream.
+// Helpers of tests may panic like tests.
+#![allow(clippy::unwrap_used)]
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -22,7 +24,12 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Endpoints where nobody listens.
-const NOBODY: [&str; 4] = ["--endpoints", "127.0.0.1:1,127.0.0.1:2", "--admin-endpoints", "127.0.0.1:1"];
+const NOBODY: [&str; 4] = [
+    "--endpoints",
+    "127.0.0.1:1,127.0.0.1:2",
+    "--admin-endpoints",
+    "127.0.0.1:1",
+];
 
 #[test]
 fn help_lists_the_exit_codes() {
@@ -69,17 +76,34 @@ fn nobody_there_is_5_within_the_time_out() {
         let output = holdfast(&[line, &NOBODY, &["--timeout", "300ms"]].concat());
         assert_eq!(code(&output), 5, "{line:?}: {}", text(&output.stderr));
         assert!(began.elapsed() < Duration::from_secs(3), "{line:?}");
-        assert!(text(&output.stderr).contains("hint:"), "{line:?}: {}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains("hint:"),
+            "{line:?}: {}",
+            text(&output.stderr)
+        );
     }
 }
 
 #[test]
 fn errors_are_json_where_json_was_asked_for() {
-    let line = ["account", "create", "--id", "a", "--timeout", "200ms", "--output", "json"];
+    let line = [
+        "account",
+        "create",
+        "--id",
+        "a",
+        "--timeout",
+        "200ms",
+        "--output",
+        "json",
+    ];
     let output = holdfast(&[&line[..], &NOBODY].concat());
-    let error: serde_json::Value = serde_json::from_str(text(&output.stderr).lines().last().unwrap()).unwrap();
+    let error: serde_json::Value =
+        serde_json::from_str(text(&output.stderr).lines().last().unwrap()).unwrap();
     let error = &error["error"];
-    assert_eq!((error["exit_code"].as_u64(), error["code"].as_str()), (Some(5), Some("UNAVAILABLE")));
+    assert_eq!(
+        (error["exit_code"].as_u64(), error["code"].as_str()),
+        (Some(5), Some("UNAVAILABLE"))
+    );
     assert_eq!(error["outcome"], "NOT_APPLIED");
     assert!(error["request_id"].is_string(), "{error}");
 }
@@ -95,7 +119,11 @@ fn a_failed_import_keeps_its_id() {
     let id = std::fs::read_to_string(directory.path().join("accounts.jsonl.import-id")).unwrap();
     assert!(text(&first.stderr).contains(id.trim()));
     let again = holdfast(&[&line[..], &NOBODY].concat());
-    assert!(text(&again.stderr).contains(id.trim()), "running it again resumes: {}", text(&again.stderr));
+    assert!(
+        text(&again.stderr).contains(id.trim()),
+        "running it again resumes: {}",
+        text(&again.stderr)
+    );
 }
 
 fn config(directory: &Path, listen: &str) -> String {
@@ -117,9 +145,20 @@ fn a_configuration_is_checked_without_starting_anything() {
     assert_eq!(code(&fine), 0, "{}", text(&fine.stderr));
     assert!(text(&fine.stdout).contains("configuration is fine"));
 
-    let wrong = holdfast(&["serve", "--check-config", "--config", &path, "--set", "raft.heartbeat_ms=0"]);
+    let wrong = holdfast(&[
+        "serve",
+        "--check-config",
+        "--config",
+        &path,
+        "--set",
+        "raft.heartbeat_ms=0",
+    ]);
     assert_eq!(code(&wrong), 2);
-    assert!(text(&wrong.stderr).contains("raft.heartbeat_ms"), "{}", text(&wrong.stderr));
+    assert!(
+        text(&wrong.stderr).contains("raft.heartbeat_ms"),
+        "{}",
+        text(&wrong.stderr)
+    );
     assert!(!directory.path().join("data").exists());
 }
 
@@ -129,7 +168,11 @@ fn open_ports_without_tls_need_an_explicit_word() {
     let path = config(directory.path(), "0.0.0.0");
     let refused = holdfast(&["serve", "--config", &path]);
     assert_eq!(code(&refused), 2);
-    assert!(text(&refused.stderr).contains("--insecure"), "{}", text(&refused.stderr));
+    assert!(
+        text(&refused.stderr).contains("--insecure"),
+        "{}",
+        text(&refused.stderr)
+    );
     let allowed = holdfast(&["serve", "--check-config", "--insecure", "--config", &path]);
     assert_eq!(code(&allowed), 0, "{}", text(&allowed.stderr));
 }

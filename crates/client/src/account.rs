@@ -20,9 +20,12 @@ impl Client {
         request: v1::CreateAccountRequest,
         options: &CallOptions,
     ) -> Result<v1::CreateAccountResponse, ClientError> {
-        self.mutate(request, |m| &mut m.request_id, options, |channel, request| async move {
-            service(channel).create_account(request).await
-        })
+        self.mutate(
+            request,
+            |m| &mut m.request_id,
+            options,
+            |channel, request| async move { service(channel).create_account(request).await },
+        )
         .await
     }
 
@@ -33,8 +36,10 @@ impl Client {
         options: &CallOptions,
     ) -> Result<v1::GetAccountResponse, ClientError> {
         request.consistency = request.consistency.or_else(|| options.consistency.clone());
-        self.read(request, options, |channel, request| async move { service(channel).get_account(request).await })
-            .await
+        self.read(request, options, |channel, request| async move {
+            service(channel).get_account(request).await
+        })
+        .await
     }
 
     /// Reads several accounts in one view.
@@ -57,11 +62,9 @@ impl Client {
         options: &CallOptions,
     ) -> Result<v1::LookupAccountResponse, ClientError> {
         request.consistency = request.consistency.or_else(|| options.consistency.clone());
-        self.read(
-            request,
-            options,
-            |channel, request| async move { service(channel).lookup_account(request).await },
-        )
+        self.read(request, options, |channel, request| async move {
+            service(channel).lookup_account(request).await
+        })
         .await
     }
 
@@ -71,9 +74,12 @@ impl Client {
         request: v1::UpdateAccountRequest,
         options: &CallOptions,
     ) -> Result<v1::UpdateAccountResponse, ClientError> {
-        self.mutate(request, |m| &mut m.request_id, options, |channel, request| async move {
-            service(channel).update_account(request).await
-        })
+        self.mutate(
+            request,
+            |m| &mut m.request_id,
+            options,
+            |channel, request| async move { service(channel).update_account(request).await },
+        )
         .await
     }
 
@@ -83,9 +89,12 @@ impl Client {
         request: v1::ChangeIdentifiersRequest,
         options: &CallOptions,
     ) -> Result<v1::ChangeIdentifiersResponse, ClientError> {
-        self.mutate(request, |m| &mut m.request_id, options, |channel, request| async move {
-            service(channel).change_identifiers(request).await
-        })
+        self.mutate(
+            request,
+            |m| &mut m.request_id,
+            options,
+            |channel, request| async move { service(channel).change_identifiers(request).await },
+        )
         .await
     }
 
@@ -95,9 +104,12 @@ impl Client {
         request: v1::DeleteAccountRequest,
         options: &CallOptions,
     ) -> Result<v1::DeleteAccountResponse, ClientError> {
-        self.mutate(request, |m| &mut m.request_id, options, |channel, request| async move {
-            service(channel).delete_account(request).await
-        })
+        self.mutate(
+            request,
+            |m| &mut m.request_id,
+            options,
+            |channel, request| async move { service(channel).delete_account(request).await },
+        )
         .await
     }
 
@@ -107,9 +119,12 @@ impl Client {
         request: v1::UndeleteAccountRequest,
         options: &CallOptions,
     ) -> Result<v1::UndeleteAccountResponse, ClientError> {
-        self.mutate(request, |m| &mut m.request_id, options, |channel, request| async move {
-            service(channel).undelete_account(request).await
-        })
+        self.mutate(
+            request,
+            |m| &mut m.request_id,
+            options,
+            |channel, request| async move { service(channel).undelete_account(request).await },
+        )
         .await
     }
 
@@ -120,7 +135,9 @@ impl Client {
         options: &CallOptions,
     ) -> Result<v1::ListAccountsResponse, ClientError> {
         request.consistency = request.consistency.or_else(|| options.consistency.clone());
-        self.read(request, options, |channel, request| async move { service(channel).list_accounts(request).await })
-            .await
+        self.read(request, options, |channel, request| async move {
+            service(channel).list_accounts(request).await
+        })
+        .await
     }
 }

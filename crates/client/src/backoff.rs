@@ -16,14 +16,20 @@ pub struct Backoff {
 
 impl Default for Backoff {
     fn default() -> Self {
-        Backoff { base_ms: 25, wait_ms_max: 1_000 }
+        Backoff {
+            base_ms: 25,
+            wait_ms_max: 1_000,
+        }
     }
 }
 
 impl Backoff {
     /// The wait before retry number `retry` (from 0); `draw` is uniform in `0.0..1.0`.
     pub fn wait(&self, retry: u32, draw: f64) -> Duration {
-        let cap_ms = self.base_ms.saturating_mul(1 << retry.min(20)).min(self.wait_ms_max);
+        let cap_ms = self
+            .base_ms
+            .saturating_mul(1 << retry.min(20))
+            .min(self.wait_ms_max);
         Duration::from_micros((cap_ms as f64 * 1_000.0 * draw.clamp(0.0, 1.0)) as u64)
     }
 }
@@ -46,7 +52,10 @@ mod tests {
 
     #[test]
     fn caps_double_up_to_the_maximum() {
-        let backoff = Backoff { base_ms: 25, wait_ms_max: 1_000 };
+        let backoff = Backoff {
+            base_ms: 25,
+            wait_ms_max: 1_000,
+        };
         let caps: Vec<u128> = (0..8).map(|retry| backoff.wait(retry, 1.0).as_millis()).collect();
         assert_eq!(caps, [25, 50, 100, 200, 400, 800, 1_000, 1_000]);
         assert_eq!(backoff.wait(u32::MAX, 1.0), Duration::from_secs(1), "no overflow");

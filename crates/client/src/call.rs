@@ -53,7 +53,10 @@ impl Call<'_> {
     {
         let started = Instant::now();
         let deadline = started + self.options.deadline.unwrap_or(self.config.deadline);
-        let policy = RetryPolicy { attempts_max: self.config.attempts_max, backoff: self.config.backoff };
+        let policy = RetryPolicy {
+            attempts_max: self.options.attempts_max.unwrap_or(self.config.attempts_max),
+            backoff: self.config.backoff,
+        };
         let traceparent = self.options.traceparent.clone().unwrap_or_else(fresh_traceparent);
         let mut free_moves = self.endpoints.len() as u32 - 1;
         let mut attempts = 0;
@@ -86,7 +89,11 @@ impl Call<'_> {
             let hint = text(status.metadata(), LEADER_HINT).or_else(|| self.hint_in(&error));
             let news = learn(self.endpoints, &error, hint, &target.address);
             let left = deadline.saturating_duration_since(Instant::now());
-            let progress = Progress { attempts, free_moves, left };
+            let progress = Progress {
+                attempts,
+                free_moves,
+                left,
+            };
             unknown |= error.outcome == Outcome::Unknown;
             let step = match self.effect {
                 Effect::Plain if unknown => Step::GiveUp,
@@ -119,7 +126,11 @@ impl Call<'_> {
 
     /// The leader as an error's facts name it: by its client address, which is of no use on the admin port.
     fn hint_in<'e>(&self, error: &'e ClientError) -> Option<&'e str> {
-        let address = if self.on_client_port { error.metadata.get("leader") } else { None };
+        let address = if self.on_client_port {
+            error.metadata.get("leader")
+        } else {
+            None
+        };
         address.map(String::as_str).filter(|address| !address.is_empty())
     }
 
@@ -204,8 +215,15 @@ mod tests {
     fn a_traceparent_has_the_standard_form() {
         let value = fresh_traceparent();
         let parts: Vec<&str> = value.split('-').collect();
-        assert_eq!(parts.iter().map(|part| part.len()).collect::<Vec<_>>(), [2, 32, 16, 2]);
-        assert!(value.bytes().all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b)));
+        assert_eq!(
+            parts.iter().map(|part| part.len()).collect::<Vec<_>>(),
+            [2, 32, 16, 2]
+        );
+        assert!(
+            value
+                .bytes()
+                .all(|b| b == b'-' || b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        );
         assert_ne!(value, fresh_traceparent());
     }
 }

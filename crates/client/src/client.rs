@@ -51,7 +51,15 @@ impl Client {
             })?;
             Some(value)
         };
-        Ok(Client { shared: Arc::new(Shared { config, connector, accounts, admin, caller }) })
+        Ok(Client {
+            shared: Arc::new(Shared {
+                config,
+                connector,
+                accounts,
+                admin,
+                caller,
+            }),
+        })
     }
 
     /// The admin ports this client was given.
@@ -90,11 +98,21 @@ impl Client {
         })?;
         // Membership changes wait for data to move; reads do not.
         let attempt_timeout = (effect == Effect::Read).then_some(shared.config.attempt_timeout);
-        Ok(Call { endpoints, attempt_timeout, on_client_port: false, ..self.call(options, effect) })
+        Ok(Call {
+            endpoints,
+            attempt_timeout,
+            on_client_port: false,
+            ..self.call(options, effect)
+        })
     }
 
     /// Reads, from any node.
-    pub(crate) async fn read<M, R, F, S>(&self, message: M, options: &CallOptions, send: S) -> Result<R, ClientError>
+    pub(crate) async fn read<M, R, F, S>(
+        &self,
+        message: M,
+        options: &CallOptions,
+        send: S,
+    ) -> Result<R, ClientError>
     where
         M: Clone,
         S: Fn(Channel, Request<M>) -> F,
@@ -120,13 +138,17 @@ impl Client {
         if field.is_empty() {
             *field = options.request_id.unwrap_or_else(new_request_id).to_string();
         }
-        let effect = Effect::Once { request_id: field.clone() };
+        let effect = Effect::Once {
+            request_id: field.clone(),
+        };
         self.call(options, effect).run(message, send).await
     }
 }
 
 impl std::fmt::Debug for Client {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Client").field("endpoints", &self.shared.config.endpoints).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("endpoints", &self.shared.config.endpoints)
+            .finish_non_exhaustive()
     }
 }

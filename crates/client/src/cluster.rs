@@ -29,7 +29,9 @@ impl Client {
         options: &CallOptions,
     ) -> Result<v1::AddLearnerResponse, ClientError> {
         self.admin_call(options, Effect::Plain)?
-            .run(request, |channel, request| async move { service(channel).add_learner(request).await })
+            .run(request, |channel, request| async move {
+                service(channel).add_learner(request).await
+            })
             .await
     }
 
@@ -40,7 +42,9 @@ impl Client {
         options: &CallOptions,
     ) -> Result<v1::PromoteMemberResponse, ClientError> {
         self.admin_call(options, Effect::Plain)?
-            .run(request, |channel, request| async move { service(channel).promote_member(request).await })
+            .run(request, |channel, request| async move {
+                service(channel).promote_member(request).await
+            })
             .await
     }
 
@@ -51,7 +55,9 @@ impl Client {
         options: &CallOptions,
     ) -> Result<v1::RemoveMemberResponse, ClientError> {
         self.admin_call(options, Effect::Plain)?
-            .run(request, |channel, request| async move { service(channel).remove_member(request).await })
+            .run(request, |channel, request| async move {
+                service(channel).remove_member(request).await
+            })
             .await
     }
 
@@ -62,7 +68,9 @@ impl Client {
         options: &CallOptions,
     ) -> Result<v1::ReplaceMemberResponse, ClientError> {
         self.admin_call(options, Effect::Plain)?
-            .run(request, |channel, request| async move { service(channel).replace_member(request).await })
+            .run(request, |channel, request| async move {
+                service(channel).replace_member(request).await
+            })
             .await
     }
 
@@ -73,14 +81,18 @@ impl Client {
         options: &CallOptions,
     ) -> Result<v1::TransferLeadershipResponse, ClientError> {
         self.admin_call(options, Effect::Plain)?
-            .run(request, |channel, request| async move { service(channel).transfer_leadership(request).await })
+            .run(request, |channel, request| async move {
+                service(channel).transfer_leadership(request).await
+            })
             .await
     }
 
     /// The status of whichever node answers first.
     pub async fn get_status(&self, options: &CallOptions) -> Result<v1::GetStatusResponse, ClientError> {
         self.admin_call(options, Effect::Read)?
-            .run(v1::GetStatusRequest {}, |channel, request| async move { service(channel).get_status(request).await })
+            .run(v1::GetStatusRequest {}, |channel, request| async move {
+                service(channel).get_status(request).await
+            })
             .await
     }
 
@@ -99,7 +111,10 @@ impl Client {
     /// The node with this admin address, and no other.
     pub fn node(&self, admin_address: &str) -> Result<NodeClient, InvalidEndpoint> {
         let endpoints = Endpoints::pinned(admin_address, self.shared.connector.clone())?;
-        Ok(NodeClient { client: self.clone(), endpoints })
+        Ok(NodeClient {
+            client: self.clone(),
+            endpoints,
+        })
     }
 }
 
@@ -113,7 +128,9 @@ impl NodeClient {
     /// What the node knows about itself, its shards and, where it leads one, the other members.
     pub async fn get_status(&self, options: &CallOptions) -> Result<v1::GetStatusResponse, ClientError> {
         self.call(options, Effect::Read)
-            .run(v1::GetStatusRequest {}, |channel, request| async move { service(channel).get_status(request).await })
+            .run(v1::GetStatusRequest {}, |channel, request| async move {
+                service(channel).get_status(request).await
+            })
             .await
     }
 
@@ -125,7 +142,9 @@ impl NodeClient {
         options: &CallOptions,
     ) -> Result<v1::DrainResponse, ClientError> {
         self.call(options, Effect::Plain)
-            .run(request, |channel, request| async move { service(channel).drain(request).await })
+            .run(request, |channel, request| async move {
+                service(channel).drain(request).await
+            })
             .await
     }
 
@@ -136,12 +155,19 @@ impl NodeClient {
         options: &CallOptions,
     ) -> Result<v1::TriggerSnapshotResponse, ClientError> {
         self.call(options, Effect::Plain)
-            .run(request, |channel, request| async move { service(channel).trigger_snapshot(request).await })
+            .run(request, |channel, request| async move {
+                service(channel).trigger_snapshot(request).await
+            })
             .await
     }
 
     fn call<'a>(&'a self, options: &'a CallOptions, effect: Effect) -> Call<'a> {
         let call = self.client.call(options, effect);
-        Call { endpoints: &self.endpoints, attempt_timeout: None, on_client_port: false, ..call }
+        Call {
+            endpoints: &self.endpoints,
+            attempt_timeout: None,
+            on_client_port: false,
+            ..call
+        }
     }
 }

@@ -83,11 +83,16 @@ pub struct CallOptions {
     pub consistency: Option<v1::Consistency>,
     /// W3C `traceparent` to send; a fresh trace begins otherwise.
     pub traceparent: Option<String>,
+    /// The most attempts of this call, if not the client's; 1: do not repeat it.
+    pub attempts_max: Option<u32>,
 }
 
 impl CallOptions {
     /// With this deadline.
     pub fn deadline(deadline: Duration) -> Self {
-        CallOptions { deadline: Some(deadline), ..CallOptions::default() }
+        CallOptions {
+            deadline: Some(deadline),
+            ..CallOptions::default()
+        }
     }
 }

@@ -56,7 +56,10 @@ impl Endpoints {
             canonical.push(address);
         }
         if canonical.is_empty() {
-            return Err(InvalidEndpoint { endpoint: String::new(), why: "no endpoint was given".into() });
+            return Err(InvalidEndpoint {
+                endpoint: String::new(),
+                why: "no endpoint was given".into(),
+            });
         }
         let state = State {
             cursor: start % canonical.len(),
@@ -65,13 +68,20 @@ impl Endpoints {
             distrusted: BTreeMap::new(),
             channels,
         };
-        Ok(Endpoints { connector, pinned: false, state: Mutex::new(state) })
+        Ok(Endpoints {
+            connector,
+            pinned: false,
+            state: Mutex::new(state),
+        })
     }
 
     /// One node and no other, whoever leads.
     pub(crate) fn pinned(address: &str, connector: Connector) -> Result<Self, InvalidEndpoint> {
         let endpoints = Self::new(&[address.to_owned()], connector, 0)?;
-        Ok(Endpoints { pinned: true, ..endpoints })
+        Ok(Endpoints {
+            pinned: true,
+            ..endpoints
+        })
     }
 
     /// How many addresses the caller configured.
@@ -84,11 +94,19 @@ impl Endpoints {
         let mut state = self.lock();
         if let Some(leader) = state.leader.clone() {
             match state.channels.get(&leader).cloned() {
-                Some(channel) => return Target { address: leader, channel },
+                Some(channel) => {
+                    return Target {
+                        address: leader,
+                        channel,
+                    };
+                }
                 None => match self.connector.channel(&leader) {
                     Ok(channel) => {
                         state.channels.insert(leader.clone(), channel.clone());
-                        return Target { address: leader, channel };
+                        return Target {
+                            address: leader,
+                            channel,
+                        };
                     }
                     // A node announced an address that is none; the seeds still work.
                     Err(_) => state.leader = None,
@@ -96,7 +114,11 @@ impl Endpoints {
             }
         }
         let address = state.seeds[state.cursor % state.seeds.len()].clone();
-        let channel = state.channels.get(&address).cloned().expect("every seed has a channel from the start");
+        let channel = state
+            .channels
+            .get(&address)
+            .cloned()
+            .expect("every seed has a channel from the start");
         Target { address, channel }
     }
 
@@ -120,7 +142,9 @@ impl Endpoints {
     /// An attempt on `address` failed in a way that another node may cure.
     pub(crate) fn failed(&self, address: &str) {
         let mut state = self.lock();
-        state.distrusted.insert(address.to_owned(), Instant::now() + DISTRUST);
+        state
+            .distrusted
+            .insert(address.to_owned(), Instant::now() + DISTRUST);
         if state.leader.as_deref() == Some(address) {
             state.leader = None;
         }
@@ -138,10 +162,15 @@ impl Endpoints {
 /// `host:port`, without scheme and surrounding space, so that one node has one name here.
 pub(crate) fn canonical_address(address: &str) -> String {
     let address = address.trim().trim_end_matches('/');
-    let address = address.strip_prefix("http://").or_else(|| address.strip_prefix("https://")).unwrap_or(address);
+    let address = address
+        .strip_prefix("http://")
+        .or_else(|| address.strip_prefix("https://"))
+        .unwrap_or(address);
     address.to_owned()
 }
 
+// Clippy knows a test module by `cfg(test)` alone.
+#[allow(clippy::unwrap_used)]
 #[cfg(all(test, not(madsim)))]
 mod tests {
     use super::*;
@@ -171,7 +200,11 @@ mod tests {
         assert!(!endpoints.leader_is("c:3"), "no news the second time");
         assert_eq!(endpoints.pick().address, "c:3");
         endpoints.failed("c:3");
-        assert_eq!(endpoints.pick().address, "a:1", "the seed was not the one that failed");
+        assert_eq!(
+            endpoints.pick().address,
+            "a:1",
+            "the seed was not the one that failed"
+        );
         assert!(!endpoints.leader_is("c:3"), "not believed right after it failed");
         assert_eq!(endpoints.pick().address, "a:1");
     }

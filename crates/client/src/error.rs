@@ -65,7 +65,11 @@ impl ClientError {
     /// proves that nothing happened.
     pub fn from_status(status: &Status) -> Self {
         let Some(view) = ErrorView::of(status) else {
-            let outcome = if never_sent(status) { Outcome::NotApplied } else { Outcome::Unknown };
+            let outcome = if never_sent(status) {
+                Outcome::NotApplied
+            } else {
+                Outcome::Unknown
+            };
             return Self::local(status.code(), transport_message(status), outcome);
         };
         let mut error = Self::local(status.code(), status.message(), Outcome::NotApplied);
@@ -95,13 +99,19 @@ fn never_sent(status: &Status) -> bool {
         }
         cause = error.source();
     }
-    matches!(status.code(), Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied)
+    matches!(
+        status.code(),
+        Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied
+    )
 }
 
 /// The simulator does not say; assume the worst.
 #[cfg(madsim)]
 fn never_sent(status: &Status) -> bool {
-    matches!(status.code(), Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied)
+    matches!(
+        status.code(),
+        Code::Unimplemented | Code::Unauthenticated | Code::PermissionDenied
+    )
 }
 
 /// The transport's message with the innermost cause, which is the one that helps (`Connection refused`).
@@ -116,7 +126,11 @@ fn transport_message(status: &Status) -> String {
     if let Some(cause) = innermost
         && !message.contains(&cause)
     {
-        message = if message.is_empty() { cause } else { format!("{message}: {cause}") };
+        message = if message.is_empty() {
+            cause
+        } else {
+            format!("{message}: {cause}")
+        };
     }
     message
 }
@@ -124,7 +138,12 @@ fn transport_message(status: &Status) -> String {
 impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.message)?;
-        for violation in &self.violations {
+        // The service's message names the first violation already.
+        for violation in self
+            .violations
+            .iter()
+            .filter(|violation| !self.message.contains(&violation.field))
+        {
             write!(f, "; {}: {}", violation.field, violation.description)?;
         }
         Ok(())

@@ -32,7 +32,10 @@ impl Client {
         options: &CallOptions,
     ) -> Result<Export, ClientError> {
         request.consistency = request.consistency.or_else(|| options.consistency.clone());
-        let call = Call { opens_stream: true, ..self.call(options, Effect::Read) };
+        let call = Call {
+            opens_stream: true,
+            ..self.call(options, Effect::Read)
+        };
         let (header, stream) = call
             .run(request, |channel, request| async move {
                 let response = service(channel).export_accounts(request).await?;
@@ -55,7 +58,9 @@ impl Export {
         loop {
             let message = match tokio::time::timeout(SILENCE_MAX, self.stream.message()).await {
                 Ok(message) => message,
-                Err(_) => Err(Status::unavailable("the service fell silent in the middle of an export")),
+                Err(_) => Err(Status::unavailable(
+                    "the service fell silent in the middle of an export",
+                )),
             };
             let message = message.map_err(|status| {
                 let mut error = ClientError::from_status(&status);
@@ -64,7 +69,9 @@ impl Export {
             })?;
             match message.map(|message| message.payload) {
                 None => return Ok(None),
-                Some(Some(v1::export_accounts_response::Payload::Batch(batch))) => return Ok(Some(batch.accounts)),
+                Some(Some(v1::export_accounts_response::Payload::Batch(batch))) => {
+                    return Ok(Some(batch.accounts));
+                }
                 // A kind of message of a later release.
                 Some(None) => {}
                 Some(Some(v1::export_accounts_response::Payload::Header(_))) => {

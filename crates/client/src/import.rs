@@ -25,6 +25,7 @@ use crate::account::service;
 use crate::backoff;
 use crate::call::{LEADER_HINT, annotate, fresh_traceparent, learn, text};
 use crate::client::Client;
+use crate::endpoints::canonical_address;
 use crate::error::{ClientError, Outcome};
 
 /// What an import is.
@@ -86,6 +87,9 @@ pub struct Import {
     passed_over: Option<u64>,
     last_progress: Instant,
     failures: u32,
+    /// A follower has named the leader since the last result; a second one is not followed, so that nodes that
+    /// name each other cannot send it in circles.
+    redirected: bool,
     /// Already ended, well or with an error.
     over: bool,
 }
@@ -115,6 +119,7 @@ impl Client {
             passed_over: None,
             last_progress: Instant::now(),
             failures: 0,
+            redirected: false,
             over: false,
         }
     }
@@ -190,6 +195,7 @@ impl Import {
                 self.window.pop_front();
                 self.last_progress = Instant::now();
                 self.failures = 0;
+                self.redirected = false;
                 Ok(Some(ImportEvent::Result(result)))
             }
             expected => Err(ClientError::local(
@@ -215,14 +221,20 @@ impl Import {
             mode: self.options.mode.into(),
             context: self.options.context.clone(),
         };
-        let first = v1::ImportAccountsRequest { payload: Some(Input::Options(options)) };
+        let first = v1::ImportAccountsRequest {
+            payload: Some(Input::Options(options)),
+        };
         let _ = items.try_send(first);
         let outgoing = futures::stream::unfold(queue, |mut queue| async move {
             let message = queue.recv().await?;
             Some((message, queue))
         });
         let mut request = Request::new(outgoing);
-        annotate(request.metadata_mut(), shared.caller.as_ref(), &fresh_traceparent());
+        annotate(
+            request.metadata_mut(),
+            shared.caller.as_ref(),
+            &fresh_traceparent(),
+        );
         let opening = async {
             let mut service = service(target.channel);
             let response = service.import_accounts(request).await?;
@@ -233,30 +245,53 @@ impl Import {
         };
         let opened = match tokio::time::timeout(self.options.stall_timeout, opening).await {
             Ok(opened) => opened,
-            Err(_) => Err(tonic::Status::unavailable(format!("{} did not answer in time", target.address))),
+            Err(_) => Err(tonic::Status::unavailable(format!(
+                "{} did not answer in time",
+                target.address
+            ))),
         };
         let (results, header, leader) = opened.map_err(|status| {
             let error = ClientError::from_status(&status);
-            learn(&shared.accounts, &error, text(status.metadata(), LEADER_HINT), &target.address);
+            learn(
+                &shared.accounts,
+                &error,
+                text(status.metadata(), LEADER_HINT),
+                &target.address,
+            );
             error
         })?;
-        if let Some(leader) = leader {
-            // Only for the next stream: this one serves as well, one hop further.
-            shared.accounts.leader_is(&leader);
+        if let Some(leader) = leader
+            && canonical_address(&leader) != target.address
+            && shared.accounts.leader_is(&leader)
+            && !self.redirected
+        {
+            // Nothing was sent yet, and every item would take a hop more through a follower.
+            self.redirected = true;
+            return Ok(None);
         }
         let Some(Output::Header(header)) = header.and_then(|message| message.payload) else {
-            return Err(unavailable("the service did not begin the import with its header"));
+            return Err(unavailable(
+                "the service did not begin the import with its header",
+            ));
         };
         for item in &self.window {
-            let _ = items.try_send(v1::ImportAccountsRequest { payload: Some(Input::Item(item.clone())) });
+            let _ = items.try_send(v1::ImportAccountsRequest {
+                payload: Some(Input::Item(item.clone())),
+            });
         }
-        self.connection = Some(Connection { address: target.address, items, results });
+        self.connection = Some(Connection {
+            address: target.address,
+            items,
+            results,
+        });
         if self.passed_over.is_some() {
             return Ok(None);
         }
         self.passed_over = Some(header.resume_after_index);
         self.last_progress = Instant::now();
-        Ok(Some(ImportEvent::Resumed { after_index: header.resume_after_index }))
+        Ok(Some(ImportEvent::Resumed {
+            after_index: header.resume_after_index,
+        }))
     }
 
     /// After a failure: waits and lets the next step open another stream, unless that cannot help.
@@ -272,16 +307,19 @@ impl Import {
             // What was sent may have been done; resuming tells.
             error.outcome = Outcome::Unknown;
         }
-        if !error.is_retryable() || error.code == Code::DataLoss || self.last_progress.elapsed() > self.options.patience
+        if !error.is_retryable()
+            || error.code == Code::DataLoss
+            || self.last_progress.elapsed() > self.options.patience
         {
             return Err(error);
         }
         let config = &self.client.shared.config;
-        let wait = if (self.failures as usize) < self.client.shared.accounts.len() && error.retry_after.is_none() {
-            Duration::ZERO
-        } else {
-            error.retry_after.unwrap_or_default() + config.backoff.wait(self.failures, backoff::draw())
-        };
+        let wait =
+            if (self.failures as usize) < self.client.shared.accounts.len() && error.retry_after.is_none() {
+                Duration::ZERO
+            } else {
+                error.retry_after.unwrap_or_default() + config.backoff.wait(self.failures, backoff::draw())
+            };
         tracing::debug!(
             code = ?error.code, reason = %error.reason, failures = self.failures,
             wait_ms = wait.as_millis() as u64, "resuming the import"
@@ -293,7 +331,10 @@ impl Import {
     /// Everything has its result: lets the service see the end, so that it does not report a broken stream.
     async fn close(&mut self) {
         self.over = true;
-        if let Some(Connection { items, mut results, .. }) = self.connection.take() {
+        if let Some(Connection {
+            items, mut results, ..
+        }) = self.connection.take()
+        {
             drop(items);
             let _ = tokio::time::timeout(Duration::from_secs(1), async {
                 while let Ok(Some(_)) = results.message().await {}

@@ -9,7 +9,10 @@ use holdfast_types::{Millis, RequestId};
 /// Ids of one process are not ordered within a millisecond; nothing needs that, and a shared counter would make
 /// two runs of one simulation differ.
 pub fn new_request_id() -> RequestId {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis() as u64;
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
+        .as_millis() as u64;
     let mut entropy = [0; 10];
     getrandom::fill(&mut entropy).expect("an id that is not random could collide; there is no safe fallback");
     RequestId::from_parts(Millis(now_ms), entropy)

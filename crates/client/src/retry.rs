@@ -60,7 +60,11 @@ impl RetryPolicy {
             asked + self.backoff.wait(progress.attempts - 1, draw)
         };
         // The caller learns sooner, and as much, when a wait beyond the deadline is not begun.
-        if wait >= progress.left { Step::GiveUp } else { Step::Retry { wait, elsewhere } }
+        if wait >= progress.left {
+            Step::GiveUp
+        } else {
+            Step::Retry { wait, elsewhere }
+        }
     }
 }
 
@@ -96,8 +100,13 @@ fn elsewhere_helps(error: &ClientError) -> bool {
 mod tests {
     use super::*;
 
-    const POLICY: RetryPolicy =
-        RetryPolicy { attempts_max: 5, backoff: Backoff { base_ms: 100, wait_ms_max: 1_000 } };
+    const POLICY: RetryPolicy = RetryPolicy {
+        attempts_max: 5,
+        backoff: Backoff {
+            base_ms: 100,
+            wait_ms_max: 1_000,
+        },
+    };
 
     fn error(code: Code, reason: &str, outcome: Outcome, retry_after_ms: Option<u64>) -> ClientError {
         let mut error = ClientError::local(code, "scripted", outcome);
@@ -107,7 +116,10 @@ mod tests {
     }
 
     fn retry(wait_ms: u64, elsewhere: bool) -> Step {
-        Step::Retry { wait: Duration::from_millis(wait_ms), elsewhere }
+        Step::Retry {
+            wait: Duration::from_millis(wait_ms),
+            elsewhere,
+        }
     }
 
     #[test]
@@ -120,30 +132,94 @@ mod tests {
         };
         let table = [
             // Transport: no details. Unheard nodes are tried at once, then with back-off (draw 0.5).
-            (error(Code::Unavailable, "", NotApplied, None), after(1, 2, 9_000), retry(0, true)),
-            (error(Code::Unavailable, "", Unknown, None), after(3, 0, 9_000), retry(200, true)),
-            (error(Code::Unknown, "", Unknown, None), after(1, 0, 9_000), retry(50, true)),
-            (error(Code::DeadlineExceeded, "", Unknown, None), after(1, 1, 9_000), retry(0, true)),
+            (
+                error(Code::Unavailable, "", NotApplied, None),
+                after(1, 2, 9_000),
+                retry(0, true),
+            ),
+            (
+                error(Code::Unavailable, "", Unknown, None),
+                after(3, 0, 9_000),
+                retry(200, true),
+            ),
+            (
+                error(Code::Unknown, "", Unknown, None),
+                after(1, 0, 9_000),
+                retry(50, true),
+            ),
+            (
+                error(Code::DeadlineExceeded, "", Unknown, None),
+                after(1, 1, 9_000),
+                retry(0, true),
+            ),
             // The service says unavailable: what it asks for comes on top of the back-off.
-            (error(Code::Unavailable, "NO_LEADER", NotApplied, Some(200)), after(1, 0, 9_000), retry(250, true)),
+            (
+                error(Code::Unavailable, "NO_LEADER", NotApplied, Some(200)),
+                after(1, 0, 9_000),
+                retry(250, true),
+            ),
             // Overload: the same node, never at once.
-            (error(Code::ResourceExhausted, "OVERLOADED", NotApplied, Some(300)), after(1, 2, 9_000), retry(350, false)),
+            (
+                error(Code::ResourceExhausted, "OVERLOADED", NotApplied, Some(300)),
+                after(1, 2, 9_000),
+                retry(350, false),
+            ),
             // Unknown outcomes are asked for again.
-            (error(Code::DeadlineExceeded, "DEADLINE", Unknown, None), after(1, 0, 9_000), retry(50, true)),
+            (
+                error(Code::DeadlineExceeded, "DEADLINE", Unknown, None),
+                after(1, 0, 9_000),
+                retry(50, true),
+            ),
             // Definite answers are answers.
-            (error(Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE", NotApplied, None), after(1, 2, 9_000), Step::GiveUp),
-            (error(Code::Aborted, "ETAG_MISMATCH", NotApplied, None), after(1, 2, 9_000), Step::GiveUp),
-            (error(Code::InvalidArgument, "INVALID", NotApplied, None), after(1, 2, 9_000), Step::GiveUp),
-            (error(Code::Unimplemented, "", NotApplied, None), after(1, 2, 9_000), Step::GiveUp),
-            (error(Code::Unauthenticated, "", NotApplied, None), after(1, 2, 9_000), Step::GiveUp),
+            (
+                error(Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE", NotApplied, None),
+                after(1, 2, 9_000),
+                Step::GiveUp,
+            ),
+            (
+                error(Code::Aborted, "ETAG_MISMATCH", NotApplied, None),
+                after(1, 2, 9_000),
+                Step::GiveUp,
+            ),
+            (
+                error(Code::InvalidArgument, "INVALID", NotApplied, None),
+                after(1, 2, 9_000),
+                Step::GiveUp,
+            ),
+            (
+                error(Code::Unimplemented, "", NotApplied, None),
+                after(1, 2, 9_000),
+                Step::GiveUp,
+            ),
+            (
+                error(Code::Unauthenticated, "", NotApplied, None),
+                after(1, 2, 9_000),
+                Step::GiveUp,
+            ),
             // A contended key: the server asks for a retry with the same id.
-            (error(Code::Aborted, "CONTENTION", NotApplied, Some(20)), after(1, 2, 9_000), retry(70, false)),
+            (
+                error(Code::Aborted, "CONTENTION", NotApplied, Some(20)),
+                after(1, 2, 9_000),
+                retry(70, false),
+            ),
             // The end of attempts, the end of time.
-            (error(Code::Unavailable, "", Unknown, None), after(5, 2, 9_000), Step::GiveUp),
-            (error(Code::Unavailable, "", Unknown, Some(500)), after(1, 0, 400), Step::GiveUp),
+            (
+                error(Code::Unavailable, "", Unknown, None),
+                after(5, 2, 9_000),
+                Step::GiveUp,
+            ),
+            (
+                error(Code::Unavailable, "", Unknown, Some(500)),
+                after(1, 0, 400),
+                Step::GiveUp,
+            ),
         ];
         for (error, progress, expected) in table {
-            assert_eq!(POLICY.step(&error, progress, 0.5), expected, "{error:?} after {progress:?}");
+            assert_eq!(
+                POLICY.step(&error, progress, 0.5),
+                expected,
+                "{error:?} after {progress:?}"
+            );
         }
     }
 }

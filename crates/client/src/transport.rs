@@ -25,7 +25,9 @@ pub(crate) struct Connector {
 impl Connector {
     #[cfg(madsim)]
     pub(crate) fn new(config: &ClientConfig) -> Result<Self, InvalidEndpoint> {
-        Ok(Connector { connect_timeout: config.connect_timeout })
+        Ok(Connector {
+            connect_timeout: config.connect_timeout,
+        })
     }
 
     #[cfg(not(madsim))]
@@ -41,7 +43,10 @@ impl Connector {
             }
             tls
         });
-        Ok(Connector { connect_timeout: config.connect_timeout, tls })
+        Ok(Connector {
+            connect_timeout: config.connect_timeout,
+            tls,
+        })
     }
 
     /// A channel to `host:port`.
@@ -57,19 +62,23 @@ impl Connector {
             return Ok(self.endpoint(address, "http")?.connect_lazy());
         };
         let endpoint = self.endpoint(address, "https")?;
-        let endpoint = endpoint.tls_config(tls.clone()).map_err(|error| invalid(address, &error))?;
+        let endpoint = endpoint
+            .tls_config(tls.clone())
+            .map_err(|error| invalid(address, &error))?;
         Ok(endpoint.connect_lazy())
     }
 
     fn endpoint(&self, address: &str, scheme: &str) -> Result<Endpoint, InvalidEndpoint> {
         use std::time::Duration;
-        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}")).map_err(|error| invalid(address, &error))?;
-        // A peer that vanished without a word is noticed within four seconds while calls are waiting for it.
+        let endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))
+            .map_err(|error| invalid(address, &error))?;
+        // A peer that vanished without a word is noticed within ten seconds while calls are waiting for it
+        // (attempts have a limit of their own; this is for streams).
         Ok(endpoint
             .connect_timeout(self.connect_timeout)
             .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(2))
-            .keep_alive_timeout(Duration::from_secs(2)))
+            .http2_keep_alive_interval(Duration::from_secs(5))
+            .keep_alive_timeout(Duration::from_secs(5)))
     }
 }
 
@@ -78,5 +87,8 @@ fn invalid(address: &str, error: &dyn std::error::Error) -> InvalidEndpoint {
     if let Some(source) = error.source() {
         why = format!("{why}: {source}");
     }
-    InvalidEndpoint { endpoint: address.to_owned(), why }
+    InvalidEndpoint {
+        endpoint: address.to_owned(),
+        why,
+    }
 }

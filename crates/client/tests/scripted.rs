@@ -1,5 +1,7 @@
 //! The client against servers that follow a script: which node gets which attempt, under which request id, and
 //! how long all of it may take.
+// Helpers of tests may panic like tests.
+#![allow(clippy::unwrap_used)]
 #![cfg(not(madsim))]
 
 use std::collections::VecDeque;
@@ -53,15 +55,28 @@ impl Scripted {
     async fn start(script: impl IntoIterator<Item = Act>) -> Self {
         let incoming = TcpIncoming::bind("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = incoming.local_addr().unwrap().to_string();
-        let scripted =
-            Scripted { script: Arc::new(Mutex::new(script.into_iter().collect())), address, ..Self::default() };
+        let scripted = Scripted {
+            script: Arc::new(Mutex::new(script.into_iter().collect())),
+            address,
+            ..Self::default()
+        };
         let service = AccountServiceServer::new(scripted.clone());
-        tokio::spawn(Server::builder().add_service(service).serve_with_incoming(incoming));
+        tokio::spawn(
+            Server::builder()
+                .add_service(service)
+                .serve_with_incoming(incoming),
+        );
         scripted
     }
 
     fn note<T>(&self, request: &Request<T>, request_id: &str) -> Act {
-        let text = |key: &str| request.metadata().get(key).map_or("", |value| value.to_str().unwrap()).to_owned();
+        let text = |key: &str| {
+            request
+                .metadata()
+                .get(key)
+                .map_or("", |value| value.to_str().unwrap())
+                .to_owned()
+        };
         self.seen.lock().unwrap().push(Seen {
             request_id: request_id.to_owned(),
             caller: text("holdfast-caller"),
@@ -77,7 +92,9 @@ impl Scripted {
             Act::Fail(status) => Err(status),
             Act::NameLeader(leader) => {
                 let mut response = Response::new(R::default());
-                response.metadata_mut().insert("holdfast-leader", leader.parse().unwrap());
+                response
+                    .metadata_mut()
+                    .insert("holdfast-leader", leader.parse().unwrap());
                 Ok(response)
             }
             Act::Freeze => std::future::pending().await,
@@ -119,10 +136,16 @@ impl AccountService for Scripted {
         if let Act::Fail(status) = act {
             return Err(status);
         }
-        let limit = if let Act::BreakAfter(count) = act { count } else { usize::MAX };
+        let limit = if let Act::BreakAfter(count) = &act {
+            *count
+        } else {
+            usize::MAX
+        };
         let settled = self.settled.clone();
         let highest = settled.lock().unwrap().keys().next_back().copied().unwrap_or(0);
-        let header = v1::ImportHeader { resume_after_index: highest };
+        let header = v1::ImportHeader {
+            resume_after_index: highest,
+        };
         let header = v1::ImportAccountsResponse {
             payload: Some(v1::import_accounts_response::Payload::Header(header)),
             resume_after_index: highest,
@@ -134,17 +157,34 @@ impl AccountService for Scripted {
                     return None;
                 };
                 // Settled once; sent again, it gets the same result again.
-                let revision = *settled.lock().unwrap().entry(item.index).or_insert(item.index * 10);
-                let result = v1::ImportItemResult { index: item.index, revision, ..Default::default() };
+                let revision = *settled
+                    .lock()
+                    .unwrap()
+                    .entry(item.index)
+                    .or_insert(item.index * 10);
+                let result = v1::ImportItemResult {
+                    index: item.index,
+                    revision,
+                    ..Default::default()
+                };
                 Some(Ok(v1::ImportAccountsResponse {
                     payload: Some(v1::import_accounts_response::Payload::Result(result)),
                     resume_after_index: item.index,
                 }))
             }
         });
-        let broken = futures::stream::iter((limit != usize::MAX).then(|| Err(Status::unavailable("connection lost"))));
-        let answers = futures::stream::iter([Ok(header)]).chain(results.take(limit)).chain(broken);
-        Ok(Response::new(Box::pin(answers)))
+        let broken =
+            futures::stream::iter((limit != usize::MAX).then(|| Err(Status::unavailable("connection lost"))));
+        let answers = futures::stream::iter([Ok(header)])
+            .chain(results.take(limit))
+            .chain(broken);
+        let mut response: Response<Self::ImportAccountsStream> = Response::new(Box::pin(answers));
+        if let Act::NameLeader(leader) = act {
+            response
+                .metadata_mut()
+                .insert("holdfast-leader", leader.parse().unwrap());
+        }
+        Ok(response)
     }
 
     type ExportAccountsStream = Results<v1::ExportAccountsResponse>;
@@ -157,13 +197,21 @@ impl AccountService for Scripted {
         if let Act::Fail(status) = act {
             return Err(status);
         }
-        let batch = v1::ExportBatch { accounts: vec![v1::Account::default(); 2] };
+        let batch = v1::ExportBatch {
+            accounts: vec![v1::Account::default(); 2],
+        };
         let messages = [
             v1::export_accounts_response::Payload::Header(v1::ExportHeader::default()),
             v1::export_accounts_response::Payload::Batch(batch),
         ];
-        let mut answers: Vec<Result<v1::ExportAccountsResponse, Status>> =
-            messages.into_iter().map(|payload| Ok(v1::ExportAccountsResponse { payload: Some(payload) })).collect();
+        let mut answers: Vec<Result<v1::ExportAccountsResponse, Status>> = messages
+            .into_iter()
+            .map(|payload| {
+                Ok(v1::ExportAccountsResponse {
+                    payload: Some(payload),
+                })
+            })
+            .collect();
         if let Act::BreakAfter(_) = act {
             answers.push(Err(Status::unavailable("connection lost")));
         }
@@ -228,14 +276,21 @@ fn client(addresses: &[&str]) -> Client {
         caller: "tests".to_owned(),
         deadline: Duration::from_secs(5),
         attempt_timeout: Duration::from_millis(300),
-        backoff: Backoff { base_ms: 1, wait_ms_max: 10 },
+        backoff: Backoff {
+            base_ms: 1,
+            wait_ms_max: 10,
+        },
         ..ClientConfig::default()
     })
     .unwrap()
 }
 
 fn unknown() -> Act {
-    Act::Fail(Problem::outcome_unknown().retry_after(Duration::from_millis(1)).to_status())
+    Act::Fail(
+        Problem::outcome_unknown()
+            .retry_after(Duration::from_millis(1))
+            .to_status(),
+    )
 }
 
 fn problem(reason: Reason) -> Act {
@@ -247,11 +302,21 @@ async fn every_attempt_of_a_mutation_has_the_same_request_id() {
     let broken = Act::Fail(Status::unavailable("connection reset"));
     let server = Scripted::start([unknown(), broken, unknown()]).await;
     let client = client(&[&server.address]);
-    client.create_account(v1::CreateAccountRequest::default(), &CallOptions::default()).await.unwrap();
+    client
+        .create_account(v1::CreateAccountRequest::default(), &CallOptions::default())
+        .await
+        .unwrap();
     let seen = server.seen.lock().unwrap().clone();
     assert_eq!(seen.len(), 4);
-    assert!(seen.iter().all(|call| *call == seen[0]), "the same id, caller and trace each time: {seen:?}");
-    assert!(holdfast_types::RequestId::parse(&seen[0].request_id).is_ok(), "{}", seen[0].request_id);
+    assert!(
+        seen.iter().all(|call| *call == seen[0]),
+        "the same id, caller and trace each time: {seen:?}"
+    );
+    assert!(
+        holdfast_types::RequestId::parse(&seen[0].request_id).is_ok(),
+        "{}",
+        seen[0].request_id
+    );
     assert_eq!((seen[0].caller.as_str(), seen[0].has_timeout), ("tests", true));
     assert!(seen[0].traceparent.starts_with("00-"));
 }
@@ -261,13 +326,25 @@ async fn the_callers_own_request_id_is_kept() {
     let server = Scripted::start([]).await;
     let client = client(&[&server.address]);
     let id = new_request_id();
-    let options = CallOptions { request_id: Some(id), ..CallOptions::default() };
-    client.create_account(v1::CreateAccountRequest::default(), &options).await.unwrap();
-    let message = v1::CreateAccountRequest { request_id: "in the message".into(), ..Default::default() };
+    let options = CallOptions {
+        request_id: Some(id),
+        ..CallOptions::default()
+    };
+    client
+        .create_account(v1::CreateAccountRequest::default(), &options)
+        .await
+        .unwrap();
+    let message = v1::CreateAccountRequest {
+        request_id: "in the message".into(),
+        ..Default::default()
+    };
     client.create_account(message, &options).await.unwrap();
     let seen = server.seen.lock().unwrap().clone();
     assert_eq!(seen[0].request_id, id.to_string());
-    assert_eq!(seen[1].request_id, "in the message", "the message goes before the options");
+    assert_eq!(
+        seen[1].request_id, "in the message",
+        "the message goes before the options"
+    );
 }
 
 #[tokio::test]
@@ -280,9 +357,15 @@ async fn definite_answers_are_not_repeated() {
     ] {
         let server = Scripted::start([problem(reason)]).await;
         let client = client(&[&server.address]);
-        let error =
-            client.create_account(v1::CreateAccountRequest::default(), &CallOptions::default()).await.unwrap_err();
-        assert_eq!((error.code, error.outcome, server.calls()), (code, Outcome::NotApplied, 1), "{error:?}");
+        let error = client
+            .create_account(v1::CreateAccountRequest::default(), &CallOptions::default())
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.code, error.outcome, server.calls()),
+            (code, Outcome::NotApplied, 1),
+            "{error:?}"
+        );
         assert!(error.request_id.is_some());
     }
 }
@@ -293,14 +376,26 @@ async fn the_deadline_is_obeyed_and_the_outcome_is_unknown() {
     let client = client(&[&server.address]);
     let began = Instant::now();
     let options = CallOptions::deadline(Duration::from_millis(700));
-    let error = client.create_account(v1::CreateAccountRequest::default(), &options).await.unwrap_err();
+    let error = client
+        .create_account(v1::CreateAccountRequest::default(), &options)
+        .await
+        .unwrap_err();
     let took = began.elapsed();
-    assert!(took >= Duration::from_millis(600) && took < Duration::from_millis(1_200), "{took:?}");
+    assert!(
+        took >= Duration::from_millis(600) && took < Duration::from_millis(1_200),
+        "{took:?}"
+    );
     assert_eq!(error.outcome, Outcome::Unknown, "{error:?}");
-    assert!(server.calls() >= 2, "a frozen attempt is given up before the deadline");
+    assert!(
+        server.calls() >= 2,
+        "a frozen attempt is given up before the deadline"
+    );
 
     // A read that fails has changed nothing, whatever happened.
-    let error = client.get_account(v1::GetAccountRequest::default(), &options).await.unwrap_err();
+    let error = client
+        .get_account(v1::GetAccountRequest::default(), &options)
+        .await
+        .unwrap_err();
     assert_eq!(error.outcome, Outcome::NotApplied);
 }
 
@@ -308,9 +403,19 @@ async fn the_deadline_is_obeyed_and_the_outcome_is_unknown() {
 async fn nobody_there_is_known_to_have_done_nothing() {
     let client = client(&["127.0.0.1:1", "127.0.0.1:2"]);
     let options = CallOptions::deadline(Duration::from_millis(200));
-    let error = client.create_account(v1::CreateAccountRequest::default(), &options).await.unwrap_err();
-    assert_eq!((error.code, error.outcome), (Code::Unavailable, Outcome::NotApplied), "{error:?}");
-    assert!(error.attempts >= 2 && error.message.contains("refused"), "{error:?}");
+    let error = client
+        .create_account(v1::CreateAccountRequest::default(), &options)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.code, error.outcome),
+        (Code::Unavailable, Outcome::NotApplied),
+        "{error:?}"
+    );
+    assert!(
+        error.attempts >= 2 && error.message.contains("refused"),
+        "{error:?}"
+    );
 }
 
 #[tokio::test]
@@ -324,7 +429,10 @@ async fn an_unknown_attempt_is_not_forgotten() {
         .create_account(v1::CreateAccountRequest::default(), &options)
         .await
         .unwrap_err();
-    assert_eq!((error.reason.as_str(), error.outcome), ("NO_LEADER", Outcome::Unknown));
+    assert_eq!(
+        (error.reason.as_str(), error.outcome),
+        ("NO_LEADER", Outcome::Unknown)
+    );
 
     // A considered answer is one: the service looked the request id up.
     let server = Scripted::start([unknown(), problem(Reason::AccountExists)]).await;
@@ -332,7 +440,10 @@ async fn an_unknown_attempt_is_not_forgotten() {
         .create_account(v1::CreateAccountRequest::default(), &options)
         .await
         .unwrap_err();
-    assert_eq!((error.reason.as_str(), error.outcome), ("ACCOUNT_EXISTS", Outcome::NotApplied));
+    assert_eq!(
+        (error.reason.as_str(), error.outcome),
+        ("ACCOUNT_EXISTS", Outcome::NotApplied)
+    );
 }
 
 #[tokio::test]
@@ -343,11 +454,17 @@ async fn a_dead_or_frozen_node_is_passed_by() {
         let client = client(&[other, &alive.address]);
         for _ in 0..4 {
             let began = Instant::now();
-            client.get_account(v1::GetAccountRequest::default(), &CallOptions::default()).await.unwrap();
+            client
+                .get_account(v1::GetAccountRequest::default(), &CallOptions::default())
+                .await
+                .unwrap();
             assert!(began.elapsed() < Duration::from_millis(900));
         }
     }
-    assert!(frozen.calls() <= 1, "once found frozen, it is not asked first again");
+    assert!(
+        frozen.calls() <= 1,
+        "once found frozen, it is not asked first again"
+    );
 }
 
 #[tokio::test]
@@ -356,9 +473,16 @@ async fn the_leader_that_a_node_names_is_asked_next() {
     let follower = Scripted::start([Act::NameLeader(leader.address.clone())]).await;
     let client_of_follower = client(&[&follower.address]);
     for _ in 0..3 {
-        client_of_follower.get_account(v1::GetAccountRequest::default(), &CallOptions::default()).await.unwrap();
+        client_of_follower
+            .get_account(v1::GetAccountRequest::default(), &CallOptions::default())
+            .await
+            .unwrap();
     }
-    assert_eq!((follower.calls(), leader.calls()), (1, 2), "learned from an answer");
+    assert_eq!(
+        (follower.calls(), leader.calls()),
+        (1, 2),
+        "learned from an answer"
+    );
 
     let redirect = Problem::new(Reason::NoLeader, "ask the leader").fact("leader", &leader.address);
     let follower = Scripted::start([Act::Fail(redirect.to_status())]).await;
@@ -367,8 +491,15 @@ async fn the_leader_that_a_node_names_is_asked_next() {
         .create_account(v1::CreateAccountRequest::default(), &CallOptions::default())
         .await
         .unwrap();
-    assert_eq!((follower.calls(), leader.calls()), (1, 3), "learned from an error");
-    assert!(began.elapsed() < Duration::from_millis(200), "a redirection is followed at once");
+    assert_eq!(
+        (follower.calls(), leader.calls()),
+        (1, 3),
+        "learned from an error"
+    );
+    assert!(
+        began.elapsed() < Duration::from_millis(200),
+        "a redirection is followed at once"
+    );
 }
 
 #[tokio::test]
@@ -376,12 +507,21 @@ async fn overload_is_waited_out() {
     let refused = Problem::new(Reason::Overloaded, "too much").retry_after(Duration::from_millis(150));
     let server = Scripted::start([Act::Fail(refused.to_status())]).await;
     let began = Instant::now();
-    client(&[&server.address]).get_account(v1::GetAccountRequest::default(), &CallOptions::default()).await.unwrap();
-    assert!(began.elapsed() >= Duration::from_millis(150), "RetryInfo is honoured");
+    client(&[&server.address])
+        .get_account(v1::GetAccountRequest::default(), &CallOptions::default())
+        .await
+        .unwrap();
+    assert!(
+        began.elapsed() >= Duration::from_millis(150),
+        "RetryInfo is honoured"
+    );
 }
 
 fn items(count: u64) -> impl Stream<Item = v1::ImportItem> + Send + 'static {
-    futures::stream::iter((1..=count).map(|index| v1::ImportItem { index, ..Default::default() }))
+    futures::stream::iter((1..=count).map(|index| v1::ImportItem {
+        index,
+        ..Default::default()
+    }))
 }
 
 async fn results(mut import: holdfast_client::Import) -> (u64, Vec<u64>) {
@@ -401,17 +541,34 @@ async fn results(mut import: holdfast_client::Import) -> (u64, Vec<u64>) {
 
 #[tokio::test]
 async fn an_import_gives_each_item_one_result_across_broken_streams() {
-    let script = [Act::BreakAfter(3), Act::Fail(Status::unavailable("restarting")), Act::BreakAfter(0), Act::BreakAfter(70)];
+    let script = [
+        Act::BreakAfter(3),
+        Act::Fail(Status::unavailable("restarting")),
+        Act::BreakAfter(0),
+        Act::BreakAfter(70),
+    ];
     let server = Scripted::start(script).await;
     let mut options = ImportOptions::new("realms/default", new_request_id(), v1::ImportMode::Create);
     options.window = 16;
-    let (after, indexes) = results(client(&[&server.address]).import_accounts(options.clone(), items(200))).await;
+    let (after, indexes) =
+        results(client(&[&server.address]).import_accounts(options.clone(), items(200))).await;
     assert_eq!((after, indexes), (0, (1..=200).collect()));
     assert_eq!(server.calls(), 5);
 
     // Another run of the same import passes over what is settled.
     let (after, indexes) = results(client(&[&server.address]).import_accounts(options, items(203))).await;
     assert_eq!((after, indexes), (200, vec![201, 202, 203]));
+}
+
+#[tokio::test]
+async fn an_import_goes_to_the_leader() {
+    let leader = Scripted::start([]).await;
+    let follower = Scripted::start([Act::NameLeader(leader.address.clone())]).await;
+    let options = ImportOptions::new("realms/default", new_request_id(), v1::ImportMode::Create);
+    let import = client(&[&follower.address]).import_accounts(options, items(20));
+    assert_eq!(results(import).await, (0, (1..=20).collect()));
+    assert_eq!(leader.settled.lock().unwrap().len(), 20);
+    assert!(follower.settled.lock().unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -434,14 +591,32 @@ async fn an_import_ends_with_the_error_that_stays() {
 async fn an_export_is_opened_again_but_not_pieced_together() {
     let server = Scripted::start([problem(Reason::NodeNotServing), Act::Answer, Act::BreakAfter(0)]).await;
     let client = client(&[&server.address]);
-    let request = v1::ExportAccountsRequest { parent: "realms/default".into(), ..Default::default() };
-    let mut export = client.export_accounts(request.clone(), &CallOptions::default()).await.unwrap();
-    assert_eq!(export.next_batch().await.unwrap().map(|batch| batch.len()), Some(2));
+    let request = v1::ExportAccountsRequest {
+        parent: "realms/default".into(),
+        ..Default::default()
+    };
+    let mut export = client
+        .export_accounts(request.clone(), &CallOptions::default())
+        .await
+        .unwrap();
+    assert_eq!(
+        export.next_batch().await.unwrap().map(|batch| batch.len()),
+        Some(2)
+    );
     assert_eq!(export.next_batch().await.unwrap(), None);
 
-    let mut export = client.export_accounts(request, &CallOptions::default()).await.unwrap();
+    let mut export = client
+        .export_accounts(request, &CallOptions::default())
+        .await
+        .unwrap();
     assert!(export.next_batch().await.unwrap().is_some());
     let error = export.next_batch().await.unwrap_err();
-    assert_eq!((error.code, error.outcome), (Code::Unavailable, Outcome::NotApplied));
-    assert!(server.seen.lock().unwrap().iter().all(|call| !call.has_timeout), "a long stream has no deadline");
+    assert_eq!(
+        (error.code, error.outcome),
+        (Code::Unavailable, Outcome::NotApplied)
+    );
+    assert!(
+        server.seen.lock().unwrap().iter().all(|call| !call.has_timeout),
+        "a long stream has no deadline"
+    );
 }

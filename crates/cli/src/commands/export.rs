@@ -70,7 +70,12 @@ pub(crate) async fn run(export: &Export, global: &Global) -> Result<(), Failure>
     };
     let document = json!({ "file": path.display().to_string(), "accounts": accounts, "position": position });
     crate::output::result(global.output, &document, || {
-        format!("{} accounts in {}, position in {}", thousands(accounts), path.display(), beside(path, ".position.json").display())
+        format!(
+            "{} accounts in {}, position in {}",
+            thousands(accounts),
+            path.display(),
+            beside(path, ".position.json").display()
+        )
     })
 }
 

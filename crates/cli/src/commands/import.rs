@@ -74,7 +74,11 @@ impl From<Mode> for v1::ImportMode {
 pub(crate) async fn run(import: &Import, global: &Global) -> Result<(), Failure> {
     let client = global.client()?;
     let from_stdin = import.file.as_os_str() == "-";
-    let bytes_total = if from_stdin { None } else { Some(file_size(&import.file)?) };
+    let bytes_total = if from_stdin {
+        None
+    } else {
+        Some(file_size(&import.file)?)
+    };
     let reminder = (!from_stdin).then(|| reminder_path(&import.file));
     let import_id = match (import.import_id, &reminder) {
         (Some(id), _) => id,
@@ -83,7 +87,11 @@ pub(crate) async fn run(import: &Import, global: &Global) -> Result<(), Failure>
     };
     let human = global.output == Format::Human;
     if human {
-        let again = if from_stdin { format!(" --import-id {import_id}") } else { String::new() };
+        let again = if from_stdin {
+            format!(" --import-id {import_id}")
+        } else {
+            String::new()
+        };
         eprintln!("import {import_id}; to resume it, run the same command again{again}");
     }
 
@@ -94,7 +102,12 @@ pub(crate) async fn run(import: &Import, global: &Global) -> Result<(), Failure>
         options.patience = timeout;
     }
     let visible = human && !import.no_progress && std::io::stderr().is_terminal();
-    let report = Arc::new(Mutex::new(Report::new(import_id, import.rejects.clone(), bytes_total, visible)));
+    let report = Arc::new(Mutex::new(Report::new(
+        import_id,
+        import.rejects.clone(),
+        bytes_total,
+        visible,
+    )));
     let resume_after = Arc::new(AtomicU64::new(0));
     let source = lines::items(&import.file, report.clone(), resume_after.clone())?;
     let mut events = client.import_accounts(options, source);
@@ -112,7 +125,8 @@ pub(crate) async fn run(import: &Import, global: &Global) -> Result<(), Failure>
     };
     if let Some(mut failure) = failed {
         report().stop();
-        failure.hint = Some("what was settled stays settled; run the same command again to resume".to_owned());
+        failure.hint =
+            Some("what was settled stays settled; run the same command again to resume".to_owned());
         return Err(failure);
     }
     let rejected = report().finish(global.output)?;
@@ -134,7 +148,9 @@ pub(crate) async fn run(import: &Import, global: &Global) -> Result<(), Failure>
 }
 
 fn file_size(path: &Path) -> Result<u64, Failure> {
-    std::fs::metadata(path).map(|metadata| metadata.len()).map_err(|error| Failure::io(path.display(), &error))
+    std::fs::metadata(path)
+        .map(|metadata| metadata.len())
+        .map_err(|error| Failure::io(path.display(), &error))
 }
 
 /// `accounts.jsonl.import-id` for `accounts.jsonl`.

@@ -51,8 +51,14 @@ pub(crate) fn run(serve: &Serve, format: Format) -> Result<(), Failure> {
     let config = load(serve, std::env::vars())?;
     if let Err(problems) = config.validate() {
         let listed: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
-        let source = serve.config.as_deref().map_or("the configuration".into(), |path| path.display().to_string());
-        return Err(Failure::usage(format!("{source} cannot be used:{}", listed.concat())));
+        let source = serve
+            .config
+            .as_deref()
+            .map_or("the configuration".into(), |path| path.display().to_string());
+        return Err(Failure::usage(format!(
+            "{source} cannot be used:{}",
+            listed.concat()
+        )));
     }
     if serve.check_config {
         return output::result(format, &json!({ "ok": true, "node_id": config.node.id }), || {
@@ -84,18 +90,29 @@ fn load(serve: &Serve, environment: impl Iterator<Item = (String, String)>) -> R
     let mut builder = config::Config::builder();
     if let Some(path) = &serve.config {
         if !path.exists() {
-            return Err(Failure::usage(format!("there is no configuration file {}", path.display())));
+            return Err(Failure::usage(format!(
+                "there is no configuration file {}",
+                path.display()
+            )));
         }
         builder = builder.add_source(config::File::from(path.as_path()).format(config::FileFormat::Toml));
     }
-    let environment = config::Environment::default().separator("__").source(Some(node_settings(environment)));
+    let environment = config::Environment::default()
+        .separator("__")
+        .source(Some(node_settings(environment)));
     builder = builder.add_source(environment.try_parsing(true));
     for (name, value) in &serve.settings {
         builder = builder.set_override(name, scalar(value)).map_err(wrong)?;
     }
     let flags: [(&str, Option<config::Value>); 5] = [
         ("node.id", serve.node_id.map(Into::into)),
-        ("node.data_dir", serve.data_dir.as_deref().map(|path: &Path| path.to_string_lossy().into_owned().into())),
+        (
+            "node.data_dir",
+            serve
+                .data_dir
+                .as_deref()
+                .map(|path: &Path| path.to_string_lossy().into_owned().into()),
+        ),
         ("log.format", serve.log_format.clone().map(Into::into)),
         ("log.level", serve.log_level.clone().map(Into::into)),
         ("insecure", serve.insecure.then_some(true).map(Into::into)),
@@ -103,7 +120,10 @@ fn load(serve: &Serve, environment: impl Iterator<Item = (String, String)>) -> R
     for (name, value) in flags {
         builder = builder.set_override_option(name, value).map_err(wrong)?;
     }
-    builder.build().and_then(config::Config::try_deserialize).map_err(wrong)
+    builder
+        .build()
+        .and_then(config::Config::try_deserialize)
+        .map_err(wrong)
 }
 
 /// The environment variables that are settings of a node: those of a section, and `HOLDFAST_INSECURE`. The
@@ -127,12 +147,17 @@ fn scalar(text: &str) -> config::Value {
 }
 
 fn start_logging(config: &Config) -> Result<(), Failure> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&config.log.level)
+    // openraft tells its inner life at `info`; who wants to hear it says `openraft=info`.
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("openraft=warn,{}", config.log.level))
         .map_err(|error| Failure::usage(format!("log.level: {error}")))?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let installed = match config.log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Human => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Human => builder
+            .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .try_init(),
     };
     installed.map_err(|error| Failure::new(Exit::Internal, format!("logging: {error}")))
 }
@@ -194,7 +219,10 @@ struct Signals {
 impl Signals {
     fn install() -> Result<Self, Failure> {
         let listen = |kind| signal(kind).map_err(|error| Failure::io("signals", &error));
-        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     async fn next(&mut self) -> &'static str {
@@ -224,7 +252,10 @@ mod tests {
     }
 
     fn environment(pairs: &[(&str, &str)]) -> impl Iterator<Item = (String, String)> {
-        let pairs: Vec<_> = pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        let pairs: Vec<_> = pairs
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
         pairs.into_iter()
     }
 
@@ -232,7 +263,11 @@ mod tests {
     fn each_layer_overrides_the_one_before() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("node.toml");
-        std::fs::write(&file, "[node]\nid = 1\n[raft]\nheartbeat_ms = 60\nelection_timeout_ms_min = 400\n").unwrap();
+        std::fs::write(
+            &file,
+            "[node]\nid = 1\n[raft]\nheartbeat_ms = 60\nelection_timeout_ms_min = 400\n",
+        )
+        .unwrap();
         let mut serve = serve(Some(file));
         let variables = [
             ("HOLDFAST_RAFT__HEARTBEAT_MS", "70"),
@@ -243,24 +278,50 @@ mod tests {
             ("PATH", "/bin"),
         ];
         let config = load(&serve, environment(&variables)).unwrap();
-        assert_eq!((config.node.id, config.raft.heartbeat_ms, config.raft.election_timeout_ms_min), (2, 70, 400));
-        assert_eq!(config.raft.election_timeout_ms_max, Config::default().raft.election_timeout_ms_max);
-        assert_eq!(config.cluster.id.to_string(), "8c1f1e0c-6d0b-4b57-9a42-6f3f0d2f5a10");
+        assert_eq!(
+            (
+                config.node.id,
+                config.raft.heartbeat_ms,
+                config.raft.election_timeout_ms_min
+            ),
+            (2, 70, 400)
+        );
+        assert_eq!(
+            config.raft.election_timeout_ms_max,
+            Config::default().raft.election_timeout_ms_max
+        );
+        assert_eq!(
+            config.cluster.id.to_string(),
+            "8c1f1e0c-6d0b-4b57-9a42-6f3f0d2f5a10"
+        );
 
-        serve.settings = vec![("raft.heartbeat_ms".into(), "80".into()), ("log.level".into(), "debug".into())];
+        serve.settings = vec![
+            ("raft.heartbeat_ms".into(), "80".into()),
+            ("log.level".into(), "debug".into()),
+        ];
         serve.node_id = Some(3);
         serve.insecure = true;
         serve.data_dir = Some("elsewhere".into());
         let config = load(&serve, environment(&variables)).unwrap();
-        assert_eq!((config.node.id, config.raft.heartbeat_ms, config.insecure), (3, 80, true));
-        assert_eq!((config.log.level.as_str(), config.node.data_dir.to_str()), ("debug", Some("elsewhere")));
+        assert_eq!(
+            (config.node.id, config.raft.heartbeat_ms, config.insecure),
+            (3, 80, true)
+        );
+        assert_eq!(
+            (config.log.level.as_str(), config.node.data_dir.to_str()),
+            ("debug", Some("elsewhere"))
+        );
     }
 
     #[test]
     fn mistakes_are_usage_errors() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("node.toml");
-        for text in ["[raft]\nhartbeat_ms = 1\n", "[raft]\nheartbeat_ms = \"soon\"\n", "[raft\n"] {
+        for text in [
+            "[raft]\nhartbeat_ms = 1\n",
+            "[raft]\nheartbeat_ms = \"soon\"\n",
+            "[raft\n",
+        ] {
             std::fs::write(&file, text).unwrap();
             let failure = load(&serve(Some(file.clone())), environment(&[])).unwrap_err();
             assert_eq!(failure.exit, Exit::Usage, "{text}");

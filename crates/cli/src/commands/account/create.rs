@@ -77,9 +77,11 @@ pub(crate) async fn run(create: &Create, global: &Global) -> Result<(), Failure>
     json.identifiers.extend(identifiers(create));
     json.attributes.extend(attributes(&create.attribute)?);
     json.labels.extend(create.label.iter().cloned());
-    json.restrictions.extend(
-        create.restriction.iter().map(|code| RestrictionJson { code: code.clone(), create_time: None }),
-    );
+    json.restrictions
+        .extend(create.restriction.iter().map(|code| RestrictionJson {
+            code: code.clone(),
+            create_time: None,
+        }));
     let request = v1::CreateAccountRequest {
         parent: global.realm_name(),
         account_id: std::mem::take(&mut json.account_id),
@@ -92,11 +94,20 @@ pub(crate) async fn run(create: &Create, global: &Global) -> Result<(), Failure>
 }
 
 fn identifiers(create: &Create) -> Vec<IdentifierJson> {
-    let simple = [("EMAIL", &create.email), ("PHONE", &create.phone), ("USERNAME", &create.username)];
+    let simple = [
+        ("EMAIL", &create.email),
+        ("PHONE", &create.phone),
+        ("USERNAME", &create.username),
+    ];
     let simple = simple.into_iter().flat_map(|(kind, values)| {
-        values.iter().map(move |value| (kind, String::new(), value.clone()))
+        values
+            .iter()
+            .map(move |value| (kind, String::new(), value.clone()))
     });
-    let external = create.external.iter().map(|(issuer, value)| ("EXTERNAL", issuer.clone(), value.clone()));
+    let external = create
+        .external
+        .iter()
+        .map(|(issuer, value)| ("EXTERNAL", issuer.clone(), value.clone()));
     let verification = create.verified.as_ref().map(|method| VerificationJson {
         state: "VERIFIED".to_owned(),
         method: method.clone(),

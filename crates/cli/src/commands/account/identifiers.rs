@@ -45,16 +45,24 @@ pub(crate) struct Identifiers {
 pub(crate) async fn run(identifiers: &Identifiers, global: &Global) -> Result<(), Failure> {
     let changes = changes(identifiers)?;
     if changes.is_empty() {
-        return Err(Failure::usage("nothing to change; see `holdfast account identifiers --help`"));
+        return Err(Failure::usage(
+            "nothing to change; see `holdfast account identifiers --help`",
+        ));
     }
     let request = v1::ChangeIdentifiersRequest {
         name: global.account_name(&identifiers.account),
-        changes: changes.into_iter().map(|change| v1::IdentifierChange { change: Some(change) }).collect(),
+        changes: changes
+            .into_iter()
+            .map(|change| v1::IdentifierChange { change: Some(change) })
+            .collect(),
         etag: identifiers.etag.clone(),
         request_id: identifiers.change.request_id(),
         context: identifiers.change.why.context(),
     };
-    let response = global.client()?.change_identifiers(request, &global.call()).await?;
+    let response = global
+        .client()?
+        .change_identifiers(request, &global.call())
+        .await?;
     show::account(global, response.account, &response.consistency_token)
 }
 
@@ -65,11 +73,20 @@ fn changes(identifiers: &Identifiers) -> Result<Vec<OneChange>, Failure> {
     for pair in identifiers.replace.chunks(2) {
         let [old, new] = pair else { continue };
         let old = reference(old).map_err(Failure::usage)?;
-        let new = v1::Identifier { value: new.clone(), ..identifier(&old) };
+        let new = v1::Identifier {
+            value: new.clone(),
+            ..identifier(&old)
+        };
         changes.push(replacement(old, new));
     }
     for same in &identifiers.primary {
-        changes.push(replacement(same.clone(), v1::Identifier { primary: Some(true), ..identifier(same) }));
+        changes.push(replacement(
+            same.clone(),
+            v1::Identifier {
+                primary: Some(true),
+                ..identifier(same)
+            },
+        ));
     }
     for same in &identifiers.verify {
         let verification = v1::Verification {
@@ -77,14 +94,20 @@ fn changes(identifiers: &Identifiers) -> Result<Vec<OneChange>, Failure> {
             method: identifiers.method.clone(),
             verify_time: None,
         };
-        let new = v1::Identifier { verification: Some(verification), ..identifier(same) };
+        let new = v1::Identifier {
+            verification: Some(verification),
+            ..identifier(same)
+        };
         changes.push(replacement(same.clone(), new));
     }
     Ok(changes)
 }
 
 fn replacement(old: v1::IdentifierReference, new: v1::Identifier) -> OneChange {
-    OneChange::Replace(v1::IdentifierReplacement { old_identifier: Some(old), new_identifier: Some(new) })
+    OneChange::Replace(v1::IdentifierReplacement {
+        old_identifier: Some(old),
+        new_identifier: Some(new),
+    })
 }
 
 fn identifier(reference: &v1::IdentifierReference) -> v1::Identifier {
@@ -105,7 +128,11 @@ fn reference(text: &str) -> Result<v1::IdentifierReference, String> {
     if value.is_empty() || (kind == v1::IdentifierKind::External) == issuer.is_empty() {
         return Err(format!("{}; an external one is external:ISSUER=SUBJECT", wrong()));
     }
-    Ok(v1::IdentifierReference { kind: kind.into(), issuer: issuer.to_owned(), value: value.to_owned() })
+    Ok(v1::IdentifierReference {
+        kind: kind.into(),
+        issuer: issuer.to_owned(),
+        value: value.to_owned(),
+    })
 }
 
 #[cfg(test)]
@@ -115,9 +142,15 @@ mod tests {
     #[test]
     fn identifiers_are_written_kind_and_value() {
         let email = reference("email=ada@example.com").unwrap();
-        assert_eq!((email.kind(), email.value.as_str()), (v1::IdentifierKind::Email, "ada@example.com"));
+        assert_eq!(
+            (email.kind(), email.value.as_str()),
+            (v1::IdentifierKind::Email, "ada@example.com")
+        );
         let external = reference("external:https://id.example=a=b").unwrap();
-        assert_eq!((external.issuer.as_str(), external.value.as_str()), ("https://id.example", "a=b"));
+        assert_eq!(
+            (external.issuer.as_str(), external.value.as_str()),
+            ("https://id.example", "a=b")
+        );
         for bad in ["email", "email=", "fax=1", "external=1", "email:x=1"] {
             assert!(reference(bad).is_err(), "{bad}");
         }

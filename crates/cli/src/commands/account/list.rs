@@ -76,11 +76,19 @@ fn show(rows: &mut Vec<Vec<String>>) -> Result<(), Failure> {
     if rows.is_empty() {
         return Ok(());
     }
-    output::line(&output::table(&["ACCOUNT", "STATE", "ETAG", "NAME", "IDENTIFIERS"], std::mem::take(rows)))
+    output::line(&output::table(
+        &["ACCOUNT", "STATE", "ETAG", "NAME", "IDENTIFIERS"],
+        std::mem::take(rows),
+    ))
 }
 
 fn row(account: &AccountJson) -> Vec<String> {
-    let mut identifiers: Vec<&str> = account.identifiers.iter().take(2).map(|i| i.value.as_str()).collect();
+    let mut identifiers: Vec<&str> = account
+        .identifiers
+        .iter()
+        .take(2)
+        .map(|i| i.value.as_str())
+        .collect();
     if account.identifiers.len() > 2 {
         identifiers.push("…");
     }

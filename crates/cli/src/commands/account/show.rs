@@ -27,8 +27,24 @@ fn text(account: &AccountJson) -> String {
         ("time_zone", account.time_zone.clone()),
         ("identifiers", identifiers(account)),
         ("attributes", attributes(account)),
-        ("labels", account.labels.iter().map(|(k, v)| format!("{k}={v}")).collect::<Vec<_>>().join("\n")),
-        ("restrictions", account.restrictions.iter().map(|r| r.code.clone()).collect::<Vec<_>>().join("\n")),
+        (
+            "labels",
+            account
+                .labels
+                .iter()
+                .map(|(k, v)| format!("{k}={v}"))
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ),
+        (
+            "restrictions",
+            account
+                .restrictions
+                .iter()
+                .map(|r| r.code.clone())
+                .collect::<Vec<_>>()
+                .join("\n"),
+        ),
         ("created", time(&account.create_time)),
         ("updated", time(&account.update_time)),
         ("deletion", time(&account.delete_time)),

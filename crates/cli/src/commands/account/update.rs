@@ -57,7 +57,10 @@ pub(crate) async fn run(update: &Update, global: &Global) -> Result<(), Failure>
 
 fn request(update: &Update, global: &Global) -> Result<v1::UpdateAccountRequest, Failure> {
     let mut paths = Vec::new();
-    let mut account = v1::Account { name: global.account_name(&update.account), ..v1::Account::default() };
+    let mut account = v1::Account {
+        name: global.account_name(&update.account),
+        ..v1::Account::default()
+    };
     for (path, field, value) in [
         ("display_name", &mut account.display_name, &update.display_name),
         ("locale", &mut account.locale, &update.locale),
@@ -74,16 +77,26 @@ fn request(update: &Update, global: &Global) -> Result<v1::UpdateAccountRequest,
     }
     if !update.restriction.is_empty() || update.clear_restrictions {
         paths.push("restrictions".to_owned());
-        account.restrictions =
-            update.restriction.iter().map(|code| v1::Restriction { code: code.clone(), create_time: None }).collect();
+        account.restrictions = update
+            .restriction
+            .iter()
+            .map(|code| v1::Restriction {
+                code: code.clone(),
+                create_time: None,
+            })
+            .collect();
     }
     let mut set_attributes = std::collections::BTreeMap::new();
     for (name, form) in attributes(&update.set)? {
-        let attribute = form.into_proto().map_err(|why| Failure::usage(format!("attribute {name}: {why}")))?;
+        let attribute = form
+            .into_proto()
+            .map_err(|why| Failure::usage(format!("attribute {name}: {why}")))?;
         set_attributes.insert(name, attribute);
     }
     if paths.is_empty() && set_attributes.is_empty() && update.unset.is_empty() {
-        return Err(Failure::usage("nothing to change; see `holdfast account update --help`"));
+        return Err(Failure::usage(
+            "nothing to change; see `holdfast account update --help`",
+        ));
     }
     Ok(v1::UpdateAccountRequest {
         account: Some(account),

@@ -26,10 +26,24 @@ pub(crate) struct Drain {
 pub(super) async fn run(drain: &Drain, global: &Global) -> Result<(), Failure> {
     let client = global.client()?;
     let address = nodes::address_of(&client, global, &drain.node).await?;
-    let node = client.node(&address).map_err(|error| Failure::usage(error.to_string()))?;
-    let request = v1::DrainRequest { undo: drain.undo, context: drain.why.context() };
-    let status = node.drain(request, &global.call()).await?.node.unwrap_or_default();
-    let serving = status.serving().as_str_name().trim_start_matches("SERVING_STATE_");
+    let node = client
+        .node(&address)
+        .map_err(|error| Failure::usage(error.to_string()))?;
+    let request = v1::DrainRequest {
+        undo: drain.undo,
+        context: drain.why.context(),
+    };
+    let status = node
+        .drain(request, &global.call())
+        .await?
+        .node
+        .unwrap_or_default();
+    let serving = status
+        .serving()
+        .as_str_name()
+        .trim_start_matches("SERVING_STATE_");
     let document = json!({ "node_id": status.node_id, "serving": serving });
-    output::result(global.output, &document, || format!("node {} is {}", status.node_id, serving.to_lowercase()))
+    output::result(global.output, &document, || {
+        format!("node {} is {}", status.node_id, serving.to_lowercase())
+    })
 }

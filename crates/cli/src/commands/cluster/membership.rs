@@ -59,7 +59,11 @@ pub(super) fn show(
     output::result(global.output, &document, || {
         let rows = membership.members.iter().map(row).collect();
         let table = output::table(&["NODE", "ROLE", "PEER", "CLIENT", "ADMIN"], rows);
-        let note = if validate_only { "\nnothing was changed (--validate-only)" } else { "" };
+        let note = if validate_only {
+            "\nnothing was changed (--validate-only)"
+        } else {
+            ""
+        };
         format!("{table}\nmembership {}{note}", membership.membership_id)
     })
 }

@@ -23,14 +23,22 @@ pub(super) async fn all(client: &Client, global: &Global) -> Result<Vec<Found>, 
     let mut found = ask(client, global, &global.admin_endpoints).await?;
     let mut known: BTreeMap<u64, String> = BTreeMap::new();
     for status in found.iter().filter_map(|found| found.status.as_ref().ok()) {
-        for member in status.shards.iter().filter_map(|shard| shard.membership.as_ref()).flat_map(|m| &m.members) {
+        for member in status
+            .shards
+            .iter()
+            .filter_map(|shard| shard.membership.as_ref())
+            .flat_map(|m| &m.members)
+        {
             if let Some(addresses) = &member.addresses {
                 known.insert(member.node_id, addresses.admin.clone());
             }
         }
     }
     for (node_id, address) in &known {
-        for silent in found.iter_mut().filter(|found| found.node_id.is_none() && found.address == *address) {
+        for silent in found
+            .iter_mut()
+            .filter(|found| found.node_id.is_none() && found.address == *address)
+        {
             silent.node_id = Some(*node_id);
         }
     }
@@ -40,13 +48,18 @@ pub(super) async fn all(client: &Client, global: &Global) -> Result<Vec<Found>, 
         .map(|(_, address)| address.clone())
         .collect();
     for mut other in ask(client, global, &others).await? {
-        let named = known.iter().find(|(_, address)| **address == other.address).map(|(node_id, _)| *node_id);
+        let named = known
+            .iter()
+            .find(|(_, address)| **address == other.address)
+            .map(|(node_id, _)| *node_id);
         other.node_id = other.node_id.or(named);
         found.push(other);
     }
     found.sort_by_key(|found| (found.node_id.is_none(), found.node_id));
     // Two addresses of one node are one node.
-    found.dedup_by(|a, b| a.node_id.is_some() && a.node_id == b.node_id && a.status.is_ok() && b.status.is_ok());
+    found.dedup_by(|a, b| {
+        a.node_id.is_some() && a.node_id == b.node_id && a.status.is_ok() && b.status.is_ok()
+    });
     Ok(found)
 }
 
@@ -56,23 +69,40 @@ pub(super) async fn address_of(client: &Client, global: &Global, node: &str) -> 
         return Ok(node.to_owned());
     };
     let found = all(client, global).await?;
-    found.iter().find(|found| found.node_id == Some(node_id)).map(|found| found.address.clone()).ok_or_else(|| {
-        Failure::new(Exit::NotFound, format!("no node {node_id} was found"))
-            .hint("give its admin address, HOST:PORT, instead of its id")
-    })
+    found
+        .iter()
+        .find(|found| found.node_id == Some(node_id))
+        .map(|found| found.address.clone())
+        .ok_or_else(|| {
+            Failure::new(Exit::NotFound, format!("no node {node_id} was found"))
+                .hint("give its admin address, HOST:PORT, instead of its id")
+        })
 }
 
 async fn ask(client: &Client, global: &Global, addresses: &[String]) -> Result<Vec<Found>, Failure> {
     // One that is dead or frozen must not keep the others from being shown.
     let limit = global.timeout.unwrap_or(Duration::from_secs(2));
-    let options = CallOptions::deadline(limit);
+    let options = CallOptions {
+        attempts_max: Some(1),
+        ..CallOptions::deadline(limit)
+    };
     let asking = addresses.iter().map(|address| {
         let options = options.clone();
         async move {
-            let node = client.node(address).map_err(|error| Failure::usage(error.to_string()))?;
+            let node = client
+                .node(address)
+                .map_err(|error| Failure::usage(error.to_string()))?;
             let status = node.get_status(&options).await;
-            let node_id = status.as_ref().ok().and_then(|status| status.node.as_ref()).map(|node| node.node_id);
-            Ok(Found { address: address.clone(), node_id, status })
+            let node_id = status
+                .as_ref()
+                .ok()
+                .and_then(|status| status.node.as_ref())
+                .map(|node| node.node_id);
+            Ok(Found {
+                address: address.clone(),
+                node_id,
+                status,
+            })
         }
     });
     futures::future::join_all(asking).await.into_iter().collect()

@@ -25,6 +25,9 @@ pub(super) async fn run(promote: &Promote, global: &Global) -> Result<(), Failur
         validate_only: promote.guarded.validate_only,
         context: promote.guarded.why.context(),
     };
-    let response = global.client()?.promote_member(request, &global.long_call()).await?;
+    let response = global
+        .client()?
+        .promote_member(request, &global.long_call())
+        .await?;
     membership::show(global, response.membership, promote.guarded.validate_only)
 }

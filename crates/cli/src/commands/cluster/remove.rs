@@ -25,6 +25,9 @@ pub(super) async fn run(remove: &Remove, global: &Global) -> Result<(), Failure>
         validate_only: remove.guarded.validate_only,
         context: remove.guarded.why.context(),
     };
-    let response = global.client()?.remove_member(request, &global.long_call()).await?;
+    let response = global
+        .client()?
+        .remove_member(request, &global.long_call())
+        .await?;
     membership::show(global, response.membership, remove.guarded.validate_only)
 }

@@ -33,6 +33,9 @@ pub(super) async fn run(replace: &Replace, global: &Global) -> Result<(), Failur
         validate_only: replace.guarded.validate_only,
         context: replace.guarded.why.context(),
     };
-    let response = global.client()?.replace_member(request, &global.long_call()).await?;
+    let response = global
+        .client()?
+        .replace_member(request, &global.long_call())
+        .await?;
     membership::show(global, response.membership, replace.guarded.validate_only)
 }

@@ -39,8 +39,12 @@ pub(super) async fn run(snapshot: &Snapshot, global: &Global) -> Result<(), Fail
         return Err(Failure::new(Exit::Unavailable, "no node was reached"));
     }
     for address in addresses {
-        let node = client.node(&address).map_err(|error| Failure::usage(error.to_string()))?;
-        let request = v1::TriggerSnapshotRequest { context: snapshot.why.context() };
+        let node = client
+            .node(&address)
+            .map_err(|error| Failure::usage(error.to_string()))?;
+        let request = v1::TriggerSnapshotRequest {
+            context: snapshot.why.context(),
+        };
         match node.trigger_snapshot(request, &global.long_call()).await {
             Ok(response) => {
                 let (snapshot_index, purged_index) = (response.snapshot_index, response.purged_index);
@@ -48,7 +52,9 @@ pub(super) async fn run(snapshot: &Snapshot, global: &Global) -> Result<(), Fail
                     "node": address, "snapshot_index": snapshot_index, "purged_index": purged_index,
                 });
                 output::result(global.output, &document, || {
-                    format!("{address}: state flushed up to {snapshot_index}, log purged up to {purged_index}")
+                    format!(
+                        "{address}: state flushed up to {snapshot_index}, log purged up to {purged_index}"
+                    )
                 })?;
             }
             Err(error) => {

@@ -19,12 +19,18 @@ pub(crate) struct Status {}
 pub(super) async fn run(_: &Status, global: &Global) -> Result<(), Failure> {
     let client = global.client()?;
     let found = nodes::all(&client, global).await?;
-    if let Some(why) = found.iter().all(|found| found.status.is_err()).then(|| reasons(&found)) {
+    if let Some(why) = found
+        .iter()
+        .all(|found| found.status.is_err())
+        .then(|| reasons(&found))
+    {
         return Err(Failure::new(Exit::Unavailable, format!("no node answers: {why}"))
             .hint("is the cluster running, and are --admin-endpoints right?"));
     }
     match global.output {
-        Format::Json => output::line(&json!({ "nodes": found.iter().map(document).collect::<Vec<_>>() }).to_string())?,
+        Format::Json => {
+            output::line(&json!({ "nodes": found.iter().map(document).collect::<Vec<_>>() }).to_string())?
+        }
         Format::Human => output::line(&text(&found))?,
     }
     if !led(&found) {
@@ -37,7 +43,13 @@ pub(super) async fn run(_: &Status, global: &Global) -> Result<(), Failure> {
 fn reasons(found: &[Found]) -> String {
     let mut reasons: Vec<String> = found
         .iter()
-        .filter_map(|found| found.status.as_ref().err().map(|error| format!("{}: {error}", found.address)))
+        .filter_map(|found| {
+            found
+                .status
+                .as_ref()
+                .err()
+                .map(|error| format!("{}: {error}", found.address))
+        })
         .collect();
     reasons.dedup();
     reasons.join("; ")
@@ -45,24 +57,38 @@ fn reasons(found: &[Found]) -> String {
 
 /// The status of the node that leads the first shard.
 fn leader(found: &[Found]) -> Option<&v1::GetStatusResponse> {
-    found.iter().filter_map(|found| found.status.as_ref().ok()).find(|status| {
-        status.shards.first().is_some_and(|shard| shard.role() == v1::ReplicaRole::Leader)
-    })
+    found
+        .iter()
+        .filter_map(|found| found.status.as_ref().ok())
+        .find(|status| {
+            status
+                .shards
+                .first()
+                .is_some_and(|shard| shard.role() == v1::ReplicaRole::Leader)
+        })
 }
 
 /// Whether a leader that is heard of by a quorum is known. A leader that lost its quorum may go on calling itself
 /// one for a while, so what counts is whom it heard of, or how fresh what a follower has from it is.
 fn led(found: &[Found]) -> bool {
-    found.iter().filter_map(|found| found.status.as_ref().ok()).filter_map(|status| status.shards.first()).any(|shard| {
-        if shard.role() == v1::ReplicaRole::Leader {
-            return hears_quorum(shard);
-        }
-        shard.leader_node_id != 0 && shard.staleness.is_some_and(is_recent)
-    })
+    found
+        .iter()
+        .filter_map(|found| found.status.as_ref().ok())
+        .filter_map(|status| status.shards.first())
+        .any(|shard| {
+            if shard.role() == v1::ReplicaRole::Leader {
+                return hears_quorum(shard);
+            }
+            shard.leader_node_id != 0 && shard.staleness.is_some_and(is_recent)
+        })
 }
 
 fn hears_quorum(leader: &v1::ShardStatus) -> bool {
-    let members = leader.membership.as_ref().map(|membership| membership.members.as_slice()).unwrap_or_default();
+    let members = leader
+        .membership
+        .as_ref()
+        .map(|membership| membership.members.as_slice())
+        .unwrap_or_default();
     let voters: Vec<u64> = members
         .iter()
         .filter(|member| member.role() == v1::MemberRole::Voter)
@@ -70,7 +96,10 @@ fn hears_quorum(leader: &v1::ShardStatus) -> bool {
         .collect();
     let heard = |voter: &&u64| {
         **voter == leader.leader_node_id
-            || leader.progress.iter().any(|p| p.node_id == **voter && p.last_heard.is_some_and(is_recent))
+            || leader
+                .progress
+                .iter()
+                .any(|p| p.node_id == **voter && p.last_heard.is_some_and(is_recent))
     };
     voters.iter().filter(heard).count() * 2 > voters.len()
 }
@@ -82,10 +111,26 @@ fn is_recent(age: prost_types::Duration) -> bool {
 
 fn text(found: &[Found]) -> String {
     let leader = leader(found);
-    let progress = leader.and_then(|status| status.shards.first()).map(|shard| shard.progress.as_slice());
-    let rows = found.iter().map(|found| row(found, progress.unwrap_or_default())).collect();
-    let head =
-        ["NODE", "ROLE", "SERVES", "TERM", "COMMITTED", "APPLIED", "LAG", "PURGED", "DISK FREE", "VERSION", "CLIENT"];
+    let progress = leader
+        .and_then(|status| status.shards.first())
+        .map(|shard| shard.progress.as_slice());
+    let rows = found
+        .iter()
+        .map(|found| row(found, progress.unwrap_or_default()))
+        .collect();
+    let head = [
+        "NODE",
+        "ROLE",
+        "SERVES",
+        "TERM",
+        "COMMITTED",
+        "APPLIED",
+        "LAG",
+        "PURGED",
+        "DISK FREE",
+        "VERSION",
+        "CLIENT",
+    ];
     let mut text = output::table(&head, rows);
     let any = leader.or_else(|| found.iter().find_map(|found| found.status.as_ref().ok()));
     if let Some(status) = any {
@@ -100,7 +145,10 @@ fn text(found: &[Found]) -> String {
                 let node = status.node.clone().unwrap_or_default();
                 for alarm in &node.alarms {
                     let kind = alarm.kind().as_str_name().trim_start_matches("ALARM_KIND_");
-                    text.push_str(&format!("\nALARM node {}: {kind}: {}", node.node_id, alarm.message));
+                    text.push_str(&format!(
+                        "\nALARM node {}: {kind}: {}",
+                        node.node_id, alarm.message
+                    ));
                 }
             }
             Err(error) => text.push_str(&format!("\n{} does not answer: {error}", name(found))),
@@ -117,19 +165,40 @@ fn name(found: &Found) -> String {
 }
 
 fn row(found: &Found, progress: &[v1::MemberProgress]) -> Vec<String> {
-    let id = found.node_id.map_or("?".to_owned(), |node_id| node_id.to_string());
+    let id = found
+        .node_id
+        .map_or("?".to_owned(), |node_id| node_id.to_string());
     let Ok(status) = &found.status else {
         let lag = lag(found.node_id, progress);
         let dash = || "-".to_owned();
-        return vec![id, "DOWN".to_owned(), dash(), dash(), dash(), dash(), lag, dash(), dash(), dash(), dash()];
+        return vec![
+            id,
+            "DOWN".to_owned(),
+            dash(),
+            dash(),
+            dash(),
+            dash(),
+            lag,
+            dash(),
+            dash(),
+            dash(),
+            dash(),
+        ];
     };
     let node = status.node.clone().unwrap_or_default();
     let shard = status.shards.first().cloned().unwrap_or_default();
     let disk = node.disk.clone().unwrap_or_default();
     vec![
         id,
-        shard.role().as_str_name().trim_start_matches("REPLICA_ROLE_").to_owned(),
-        node.serving().as_str_name().trim_start_matches("SERVING_STATE_").to_owned(),
+        shard
+            .role()
+            .as_str_name()
+            .trim_start_matches("REPLICA_ROLE_")
+            .to_owned(),
+        node.serving()
+            .as_str_name()
+            .trim_start_matches("SERVING_STATE_")
+            .to_owned(),
         shard.term.to_string(),
         shard.committed_index.to_string(),
         shard.applied_index.to_string(),
@@ -137,7 +206,9 @@ fn row(found: &Found, progress: &[v1::MemberProgress]) -> Vec<String> {
         shard.purged_index.to_string(),
         bytes(disk.free_bytes),
         node.version,
-        node.addresses.map(|addresses| addresses.client).unwrap_or_default(),
+        node.addresses
+            .map(|addresses| addresses.client)
+            .unwrap_or_default(),
     ]
 }
 
@@ -155,7 +226,11 @@ fn bytes(count: u64) -> String {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 { format!("{count} B") } else { format!("{value:.1} {}", UNITS[unit]) }
+    if unit == 0 {
+        format!("{count} B")
+    } else {
+        format!("{value:.1} {}", UNITS[unit])
+    }
 }
 
 fn document(found: &Found) -> Value {
@@ -244,12 +319,19 @@ mod tests {
 
     #[test]
     fn bytes_are_shown_with_a_unit() {
-        assert_eq!([0, 1_023, 1_536, 5 << 30].map(bytes), ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]);
+        assert_eq!(
+            [0, 1_023, 1_536, 5 << 30].map(bytes),
+            ["0 B", "1023 B", "1.5 KiB", "5.0 GiB"]
+        );
     }
 
     #[test]
     fn a_leader_without_a_quorum_leads_nobody() {
-        let voter = |node_id| v1::Member { node_id, role: v1::MemberRole::Voter.into(), addresses: None };
+        let voter = |node_id| v1::Member {
+            node_id,
+            role: v1::MemberRole::Voter.into(),
+            addresses: None,
+        };
         let heard = |node_id, seconds| v1::MemberProgress {
             node_id,
             last_heard: Some(prost_types::Duration { seconds, nanos: 0 }),
@@ -258,7 +340,10 @@ mod tests {
         let leader = |ages: [i64; 2]| v1::ShardStatus {
             role: v1::ReplicaRole::Leader.into(),
             leader_node_id: 1,
-            membership: Some(v1::Membership { members: vec![voter(1), voter(2), voter(3)], ..Default::default() }),
+            membership: Some(v1::Membership {
+                members: vec![voter(1), voter(2), voter(3)],
+                ..Default::default()
+            }),
             progress: vec![heard(2, ages[0]), heard(3, ages[1])],
             ..Default::default()
         };
@@ -270,28 +355,50 @@ mod tests {
     fn the_table_shows_the_living_and_the_dead() {
         let leader = v1::GetStatusResponse {
             cluster_id: "c".into(),
-            node: Some(v1::NodeStatus { node_id: 1, version: "0.1.0".into(), ..Default::default() }),
+            node: Some(v1::NodeStatus {
+                node_id: 1,
+                version: "0.1.0".into(),
+                ..Default::default()
+            }),
             shards: vec![v1::ShardStatus {
                 role: v1::ReplicaRole::Leader.into(),
                 term: 3,
                 applied_index: 42,
-                progress: vec![v1::MemberProgress { node_id: 2, lag_entries: 17, ..Default::default() }],
-                membership: Some(v1::Membership { membership_id: "3-9".into(), members: vec![] }),
+                progress: vec![v1::MemberProgress {
+                    node_id: 2,
+                    lag_entries: 17,
+                    ..Default::default()
+                }],
+                membership: Some(v1::Membership {
+                    membership_id: "3-9".into(),
+                    members: vec![],
+                }),
                 ..Default::default()
             }],
         };
         let found = [
-            Found { address: "a:1".into(), node_id: Some(1), status: Ok(leader) },
+            Found {
+                address: "a:1".into(),
+                node_id: Some(1),
+                status: Ok(leader),
+            },
             Found {
                 address: "b:1".into(),
                 node_id: Some(2),
-                status: Err(ClientError::local(tonic::Code::Unavailable, "refused", Outcome::NotApplied)),
+                status: Err(ClientError::local(
+                    tonic::Code::Unavailable,
+                    "refused",
+                    Outcome::NotApplied,
+                )),
             },
         ];
         let text = text(&found);
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[1].contains("LEADER") && lines[1].contains("42"), "{text}");
         assert!(lines[2].contains("DOWN") && lines[2].contains("17"), "{text}");
-        assert!(text.contains("membership 3-9") && text.contains("node 2 (b:1) does not answer: refused"), "{text}");
+        assert!(
+            text.contains("membership 3-9") && text.contains("node 2 (b:1) does not answer: refused"),
+            "{text}"
+        );
     }
 }

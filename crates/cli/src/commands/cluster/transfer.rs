@@ -24,9 +24,15 @@ pub(super) async fn run(transfer: &Transfer, global: &Global) -> Result<(), Fail
         node_id: transfer.node.unwrap_or_default(),
         context: transfer.why.context(),
     };
-    let response = global.client()?.transfer_leadership(request, &global.call()).await?;
+    let response = global
+        .client()?
+        .transfer_leadership(request, &global.call())
+        .await?;
     let document = json!({ "leader_node_id": response.leader_node_id, "term": response.term });
     output::result(global.output, &document, || {
-        format!("node {} leads, in term {}", response.leader_node_id, response.term)
+        format!(
+            "node {} leads, in term {}",
+            response.leader_node_id, response.term
+        )
     })
 }

@@ -63,31 +63,46 @@ pub(super) fn items(
             }
         }
     });
-    Ok(futures::stream::unfold(receiver, move |mut receiver: mpsc::Receiver<Result<Line, Failure>>| {
-        let (report, resume_after) = (report.clone(), resume_after.clone());
-        async move {
-            loop {
-                let line = receiver.recv().await?;
-                let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
-                match line {
-                    // The import ends here, and says why.
-                    Err(failure) => {
-                        report.failed(failure);
-                        return None;
-                    }
-                    Ok(line) if line.number <= resume_after.load(Ordering::Relaxed) => report.passed_over(line.end),
-                    Ok(Line { number, end, text, item }) => {
-                        let pending = Pending { line: number, end, text, wrong: item.as_ref().err().cloned() };
-                        report.read(pending);
-                        if let Ok(item) = item {
-                            drop(report);
-                            return Some((item, receiver));
+    Ok(futures::stream::unfold(
+        receiver,
+        move |mut receiver: mpsc::Receiver<Result<Line, Failure>>| {
+            let (report, resume_after) = (report.clone(), resume_after.clone());
+            async move {
+                loop {
+                    let line = receiver.recv().await?;
+                    let mut report = report.lock().unwrap_or_else(PoisonError::into_inner);
+                    match line {
+                        // The import ends here, and says why.
+                        Err(failure) => {
+                            report.failed(failure);
+                            return None;
+                        }
+                        Ok(line) if line.number <= resume_after.load(Ordering::Relaxed) => {
+                            report.passed_over(line.end)
+                        }
+                        Ok(Line {
+                            number,
+                            end,
+                            text,
+                            item,
+                        }) => {
+                            let pending = Pending {
+                                line: number,
+                                end,
+                                text,
+                                wrong: item.as_ref().err().cloned(),
+                            };
+                            report.read(pending);
+                            if let Ok(item) = item {
+                                drop(report);
+                                return Some((item, receiver));
+                            }
                         }
                     }
                 }
             }
-        }
-    }))
+        },
+    ))
 }
 
 #[derive(Default)]
@@ -114,7 +129,12 @@ fn read(input: &mut impl BufRead, position: &mut Position) -> std::io::Result<Op
         if text.len() > LINE_BYTES_MAX {
             text.clear();
         }
-        return Ok(Some(Line { number: position.line, end: position.byte, text, item }));
+        return Ok(Some(Line {
+            number: position.line,
+            end: position.byte,
+            text,
+            item,
+        }));
     }
 }
 
@@ -129,7 +149,11 @@ fn parse(bytes: &[u8], number: u64) -> Result<v1::ImportItem, String> {
         error.to_string().replace(" at line 1 column", " at column")
     })?;
     let account_id = std::mem::take(&mut json.account_id);
-    Ok(v1::ImportItem { index: number, account_id, account: Some(json.into_account()?) })
+    Ok(v1::ImportItem {
+        index: number,
+        account_id,
+        account: Some(json.into_account()?),
+    })
 }
 
 #[cfg(test)]
@@ -147,7 +171,15 @@ mod tests {
         }
         let shape: Vec<_> = lines
             .iter()
-            .map(|line| (line.number, line.item.as_ref().map(|item| (item.index, item.account_id.as_str())).ok()))
+            .map(|line| {
+                (
+                    line.number,
+                    line.item
+                        .as_ref()
+                        .map(|item| (item.index, item.account_id.as_str()))
+                        .ok(),
+                )
+            })
             .collect();
         assert_eq!(shape, [(1, Some((1, "a"))), (4, None), (5, Some((5, "b")))]);
         assert_eq!(lines[2].end, text.len() as u64);

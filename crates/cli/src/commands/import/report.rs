@@ -70,7 +70,8 @@ impl Report {
     pub(super) fn begin(&mut self, after_line: u64) -> Result<(), Failure> {
         self.resumed_after_line = after_line;
         if after_line > 0 {
-            self.progress.say(&format!("resuming after line {}", thousands(after_line)));
+            self.progress
+                .say(&format!("resuming after line {}", thousands(after_line)));
         }
         if let Some(path) = &self.rejects_path {
             let file = File::options()
@@ -111,8 +112,15 @@ impl Report {
         if let Some(failure) = self.failure.take() {
             return Err(failure);
         }
-        let Some(pending) = self.pending.pop_front().filter(|pending| pending.line == result.index) else {
-            return Err(Failure::new(Exit::Internal, format!("a result for line {}, which has one", result.index)));
+        let Some(pending) = self
+            .pending
+            .pop_front()
+            .filter(|pending| pending.line == result.index)
+        else {
+            return Err(Failure::new(
+                Exit::Internal,
+                format!("a result for line {}, which has one", result.index),
+            ));
         };
         let action = result.action();
         if result.code == 0 {
@@ -144,8 +152,14 @@ impl Report {
 
     /// Lines at the front that were never sent have their result: they are rejected.
     fn settle_unsent(&mut self) {
-        while self.pending.front().is_some_and(|pending| pending.wrong.is_some()) {
-            let Some(pending) = self.pending.pop_front() else { break };
+        while self
+            .pending
+            .front()
+            .is_some_and(|pending| pending.wrong.is_some())
+        {
+            let Some(pending) = self.pending.pop_front() else {
+                break;
+            };
             let why = pending.wrong.clone().unwrap_or_default();
             self.reject(&pending, "INVALID_ARGUMENT", MALFORMED, &why, Vec::new());
             self.progress.settled(false, pending.end);
@@ -155,11 +169,13 @@ impl Report {
     fn reject(&mut self, pending: &Pending, code: &str, reason: &str, message: &str, violations: Vec<Value>) {
         *self.rejected.entry(reason.to_owned()).or_default() += 1;
         let Some(rejects) = &mut self.rejects else {
-            self.progress.say(&format!("line {}: {reason}: {message}", pending.line));
+            self.progress
+                .say(&format!("line {}: {reason}: {message}", pending.line));
             return;
         };
         // The line as it was, as JSON if it is JSON.
-        let input = serde_json::from_str(&pending.text).unwrap_or_else(|_| Value::from(pending.text.as_str()));
+        let input =
+            serde_json::from_str(&pending.text).unwrap_or_else(|_| Value::from(pending.text.as_str()));
         let mut entry = json!({
             "line": pending.line, "code": code, "reason": reason, "message": message, "input": input,
         });
@@ -183,7 +199,9 @@ impl Report {
     pub(super) fn finish(&mut self, format: Format) -> Result<u64, Failure> {
         self.progress.finish();
         if let Some(rejects) = &mut self.rejects {
-            rejects.flush().map_err(|error| Failure::io("the file of rejected lines", &error))?;
+            rejects
+                .flush()
+                .map_err(|error| Failure::io("the file of rejected lines", &error))?;
         }
         let rejected: u64 = self.rejected.values().sum();
         let accepted = self.created + self.updated + self.skipped;
@@ -234,17 +252,31 @@ mod tests {
     use super::*;
 
     fn pending(line: u64, wrong: Option<&str>) -> Pending {
-        Pending { line, end: line * 10, text: format!("{{\"n\":{line}}}"), wrong: wrong.map(str::to_owned) }
+        Pending {
+            line,
+            end: line * 10,
+            text: format!("{{\"n\":{line}}}"),
+            wrong: wrong.map(str::to_owned),
+        }
     }
 
     fn result(line: u64, code: i32) -> v1::ImportItemResult {
-        let reason = if code == 0 { v1::Reason::Unspecified } else { v1::Reason::IdentifierUnavailable };
+        let reason = if code == 0 {
+            v1::Reason::Unspecified
+        } else {
+            v1::Reason::IdentifierUnavailable
+        };
         v1::ImportItemResult {
             index: line,
             code,
             reason: reason.into(),
             message: "taken".into(),
-            action: if code == 0 { v1::ImportAction::Created } else { v1::ImportAction::Rejected }.into(),
+            action: if code == 0 {
+                v1::ImportAction::Created
+            } else {
+                v1::ImportAction::Rejected
+            }
+            .into(),
             ..v1::ImportItemResult::default()
         }
     }
@@ -253,7 +285,12 @@ mod tests {
     fn rejections_are_listed_in_the_order_of_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("rejects.jsonl");
-        let mut report = Report::new(holdfast_client::new_request_id(), Some(path.clone()), Some(100), false);
+        let mut report = Report::new(
+            holdfast_client::new_request_id(),
+            Some(path.clone()),
+            Some(100),
+            false,
+        );
         report.begin(0).unwrap();
         report.read(pending(1, Some("no JSON")));
         report.read(pending(2, None));
@@ -264,9 +301,22 @@ mod tests {
         assert!(report.settled(result(4, 0)).is_err(), "no line has two results");
         assert_eq!(report.finish(Format::Json).unwrap(), 3);
         let text = std::fs::read_to_string(&path).unwrap();
-        let entries: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        let listed: Vec<_> = entries.iter().map(|e| (e["line"].as_u64(), e["reason"].as_str().unwrap())).collect();
-        assert_eq!(listed, [(Some(1), MALFORMED), (Some(2), "IDENTIFIER_UNAVAILABLE"), (Some(3), MALFORMED)]);
+        let entries: Vec<Value> = text
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        let listed: Vec<_> = entries
+            .iter()
+            .map(|e| (e["line"].as_u64(), e["reason"].as_str().unwrap()))
+            .collect();
+        assert_eq!(
+            listed,
+            [
+                (Some(1), MALFORMED),
+                (Some(2), "IDENTIFIER_UNAVAILABLE"),
+                (Some(3), MALFORMED)
+            ]
+        );
         assert_eq!(entries[1]["input"]["n"], 2);
     }
 }

@@ -16,8 +16,10 @@ pub(crate) struct Get {
 
 /// Runs the command.
 pub(super) async fn run(get: &Get, global: &Global) -> Result<(), Failure> {
-    let request =
-        v1::GetRealmRequest { name: global.realm_name(), consistency: get.freshness.consistency()? };
+    let request = v1::GetRealmRequest {
+        name: global.realm_name(),
+        consistency: get.freshness.consistency()?,
+    };
     let response = global.client()?.get_realm(request, &global.call()).await?;
     show::realm(global, response.realm, &response.consistency_token, false)
 }

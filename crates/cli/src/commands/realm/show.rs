@@ -16,7 +16,10 @@ pub(super) fn realm(
 ) -> Result<(), Failure> {
     let realm = realm.ok_or_else(|| Failure::new(Exit::Internal, "the answer holds no realm"))?;
     let config = realm.config.clone().unwrap_or_default();
-    let unverified = config.unverified().as_str_name().trim_start_matches("UNVERIFIED_POLICY_");
+    let unverified = config
+        .unverified()
+        .as_str_name()
+        .trim_start_matches("UNVERIFIED_POLICY_");
     let document = json!({
         "realm": {
             "name": realm.name,
@@ -44,7 +47,10 @@ pub(super) fn realm(
             ("request_window", duration_text(config.request_window)),
             ("max_record_bytes", config.max_record_bytes.to_string()),
             ("unverified", unverified.to_owned()),
-            ("email_local_part_case_insensitive", config.email_local_part_case_insensitive.to_string()),
+            (
+                "email_local_part_case_insensitive",
+                config.email_local_part_case_insensitive.to_string(),
+            ),
             ("default_phone_region", config.default_phone_region.clone()),
         ];
         let mut text = output::fields(&fields);

@@ -56,17 +56,31 @@ enum Unverified {
 pub(super) async fn run(update: &Update, global: &Global) -> Result<(), Failure> {
     let (config, paths) = changes(update);
     if paths.is_empty() {
-        return Err(Failure::usage("nothing to change; see `holdfast realm update --help`"));
+        return Err(Failure::usage(
+            "nothing to change; see `holdfast realm update --help`",
+        ));
     }
     let client = global.client()?;
     let etag = match &update.etag {
         Some(etag) => etag.clone(),
         None => {
-            let request = v1::GetRealmRequest { name: global.realm_name(), consistency: None };
-            client.get_realm(request, &global.call()).await?.realm.unwrap_or_default().etag
+            let request = v1::GetRealmRequest {
+                name: global.realm_name(),
+                consistency: None,
+            };
+            client
+                .get_realm(request, &global.call())
+                .await?
+                .realm
+                .unwrap_or_default()
+                .etag
         }
     };
-    let realm = v1::Realm { name: global.realm_name(), config: Some(config), ..v1::Realm::default() };
+    let realm = v1::Realm {
+        name: global.realm_name(),
+        config: Some(config),
+        ..v1::Realm::default()
+    };
     let request = v1::UpdateRealmRequest {
         realm: Some(realm),
         update_mask: Some(prost_types::FieldMask { paths }),
@@ -75,7 +89,12 @@ pub(super) async fn run(update: &Update, global: &Global) -> Result<(), Failure>
         validate_only: update.validate_only,
     };
     let response = client.update_realm(request, &global.call()).await?;
-    show::realm(global, response.realm, &response.consistency_token, update.validate_only)
+    show::realm(
+        global,
+        response.realm,
+        &response.consistency_token,
+        update.validate_only,
+    )
 }
 
 fn changes(update: &Update) -> (v1::RealmConfig, Vec<String>) {
@@ -84,8 +103,16 @@ fn changes(update: &Update) -> (v1::RealmConfig, Vec<String>) {
     let mut path = |name: &str| paths.push(format!("config.{name}"));
     for (name, field, value) in [
         ("quarantine", &mut config.quarantine, update.quarantine),
-        ("deletion_grace", &mut config.deletion_grace, update.deletion_grace),
-        ("request_window", &mut config.request_window, update.request_window),
+        (
+            "deletion_grace",
+            &mut config.deletion_grace,
+            update.deletion_grace,
+        ),
+        (
+            "request_window",
+            &mut config.request_window,
+            update.request_window,
+        ),
     ] {
         if let Some(value) = value {
             *field = Some(duration_message(value));
