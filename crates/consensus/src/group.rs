@@ -30,8 +30,15 @@ use crate::runtime::timeout_at;
 use crate::status::{
     Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,
 };
-use crate::type_config::{ApplyReply, EncodedCommand, LogId, Raft, TypeConfig};
+use crate::type_config::{ApplyReply, EncodedCommand, LogId, Raft};
 use crate::{ConsensusConfig, FatalSink, PeerAddresses, identity, snapshot};
+
+/// The service on the peer port as tonic takes it.
+#[cfg(not(madsim))]
+pub type PeerServer = PeerServiceServer<PeerService>;
+/// The service on the peer port as the simulator's tonic takes it.
+#[cfg(madsim)]
+pub type PeerServer = PeerServiceServer<PeerService, tonic::codegen::IdentityInterceptor>;
 
 /// A handle to the group. Cheap to clone; the group runs until [`Group::shutdown`].
 #[derive(Clone)]
@@ -123,6 +130,10 @@ impl Group {
                 .run(),
             ),
         ];
+        tasks.push(tokio::spawn(maintenance::stop_when_fatal(
+            raft.clone(),
+            fatal.clone(),
+        )));
         if config.staleness_probe_ms > 0 {
             let every = Duration::from_millis(config.staleness_probe_ms);
             tasks.push(tokio::spawn(maintenance::probe_staleness(barrier.clone(), every)));
@@ -147,7 +158,7 @@ impl Group {
     }
 
     /// What to serve on the peer port.
-    pub fn peer_service(&self) -> PeerServiceServer<PeerService> {
+    pub fn peer_service(&self) -> PeerServer {
         PeerServiceServer::new(self.inner.peer_service.clone())
             .max_decoding_message_size(MESSAGE_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_BYTES_MAX)
@@ -491,16 +502,3 @@ fn raft_config(config: &ConsensusConfig) -> Result<Arc<openraft::Config>, StartE
         .map(Arc::new)
         .map_err(|error| StartError::Config(error.to_string()))
 }
-
-impl From<EncodedCommand> for bytes::Bytes {
-    fn from(command: EncodedCommand) -> Self {
-        command.0
-    }
-}
-
-/// The instantiation is used through [`Group`] only.
-const _: fn() = || {
-    fn shareable<T: Send + Sync>() {}
-    shareable::<Group>();
-    shareable::<TypeConfig>();
-};

@@ -43,7 +43,7 @@ pub mod testing;
 pub use config::{ConsensusConfig, PeerAddresses, PeerTls};
 pub use error::{BarrierError, InitializeError, MembershipError, ProposeError, StartError, Timeout};
 pub use fatal::FatalSink;
-pub use group::Group;
+pub use group::{Group, PeerServer};
 pub use peer_service::PeerService;
 pub use status::{
     Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,

@@ -483,3 +483,158 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use holdfast_storage::faulty::FaultyDisk;
+    use openraft::entry::RaftEntry;
+    use openraft_rt::Oneshot;
+
+    use super::*;
+    use crate::FatalSink;
+    use crate::runtime::Channels;
+    use crate::type_config::{EncodedCommand, Payload, log_id};
+
+    fn open(disk: &FaultyDisk, tail_bytes_max: usize) -> (LogStore, FatalSink) {
+        let engine: Arc<dyn Engine> = Arc::new(disk.open().unwrap());
+        let fatal = FatalSink::new();
+        let writer = LogWriter::start(engine.clone(), fatal.clone(), 1_000);
+        (
+            LogStore::open(engine, writer, ShardId(0), tail_bytes_max).unwrap(),
+            fatal,
+        )
+    }
+
+    fn entries(term: u64, indexes: std::ops::Range<u64>) -> Vec<LogEntry> {
+        let command = |index| EncodedCommand(bytes::Bytes::from(vec![term as u8; 10 + index as usize % 50]));
+        indexes
+            .map(|index| LogEntry::new(log_id(term, index), Payload::Normal(command(index))))
+            .collect()
+    }
+
+    type Flushed = <Channels as Oneshot>::Receiver<io::Result<()>>;
+
+    async fn append(log: &mut LogStore, entries: Vec<LogEntry>) -> Flushed {
+        let (sender, receiver) = Channels::channel();
+        log.append(entries, IOFlushed::signal(sender)).await.unwrap();
+        receiver
+    }
+
+    fn ids(entries: &[LogEntry]) -> Vec<(u64, u64)> {
+        entries
+            .iter()
+            .map(|entry| (entry.log_id.leader_id.term, entry.log_id.index))
+            .collect()
+    }
+
+    #[tokio::test]
+    async fn what_was_reported_survives_every_crash() {
+        for seed in 0..40 {
+            let disk = FaultyDisk::new(seed);
+            disk.configure(|faults| faults.sync_delay = Duration::from_micros(200));
+            let (mut log, _) = open(&disk, 300);
+            let mut reports = Vec::new();
+            for n in 0..seed {
+                reports.push(append(&mut log, entries(1, n * 3..n * 3 + 3)).await);
+                if n % 4 == 0 {
+                    tokio::time::sleep(Duration::from_micros(100)).await;
+                }
+            }
+            let mut vote = None;
+            if seed % 3 == 0 {
+                log.save_vote(&Vote::new(2, seed)).await.unwrap();
+                vote = Some(Vote::new(2, seed));
+            }
+            let reported = reports
+                .iter_mut()
+                .map(|report| report.try_recv().is_ok())
+                .collect::<Vec<_>>();
+            let count = reported.iter().take_while(|done| **done).count() as u64;
+            assert!(
+                reported[count as usize..].iter().all(|done| !done),
+                "reports come in order"
+            );
+            disk.crash();
+
+            let (mut log, _) = open(&disk, 300);
+            let kept = log.try_get_log_entries(..).await.unwrap();
+            assert!(
+                kept.len() as u64 >= count * 3,
+                "seed {seed}: {} of {} kept",
+                kept.len(),
+                count * 3
+            );
+            assert_eq!(ids(&kept), ids(&entries(1, 0..kept.len() as u64)));
+            assert!(log.read_vote().await.unwrap() >= vote, "seed {seed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn entries_can_be_read_while_the_disk_hangs_and_never_once_truncated() {
+        let disk = FaultyDisk::new(1);
+        let (mut log, _) = open(&disk, 0);
+        append(&mut log, entries(1, 0..10)).await.await.unwrap().unwrap();
+        disk.configure(|faults| faults.sync_stalled = true);
+        let first = append(&mut log, entries(1, 10..20)).await;
+        // So that the writer is busy syncing when the rest comes.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        log.truncate_after(Some(log_id(1, 4))).await.unwrap();
+        let second = append(&mut log, entries(2, 5..8)).await;
+
+        let all = log.try_get_log_entries(..).await.unwrap();
+        let expected: Vec<_> = (0..5).map(|n| (1, n)).chain((5..8).map(|n| (2, n))).collect();
+        assert_eq!(ids(&all), expected);
+        assert_eq!(ids(&log.try_get_log_entries(6..7).await.unwrap()), [(2, 6)]);
+        // State that includes the new entry 5 waits for it, although an old entry 5 was written long ago.
+        let early = tokio::time::timeout(Duration::from_millis(50), log.wait_written(5)).await;
+        assert!(early.is_err());
+
+        disk.configure(|faults| faults.sync_stalled = false);
+        first.await.unwrap().unwrap();
+        second.await.unwrap().unwrap();
+        log.wait_written(5).await.unwrap();
+        log.purge(log_id(1, 2)).await.unwrap();
+        log.wait_all_written().await.unwrap();
+
+        let (mut log, _) = open(&disk, 0);
+        assert_eq!(ids(&log.try_get_log_entries(..).await.unwrap()), expected[3..]);
+        let state = log.get_log_state().await.unwrap();
+        assert_eq!(
+            (state.last_purged_log_id, state.last_log_id),
+            (Some(log_id(1, 2)), Some(log_id(2, 7)))
+        );
+    }
+
+    #[tokio::test]
+    async fn nothing_is_reported_after_a_failed_sync() {
+        let disk = FaultyDisk::new(1);
+        let (mut log, fatal) = open(&disk, 0);
+        disk.configure(|faults| faults.fail_next_sync = true);
+        let report = append(&mut log, entries(1, 0..3)).await;
+        assert!(report.await.unwrap().is_err());
+        assert!(fatal.wait().await.contains("raft log"));
+        assert!(append(&mut log, entries(1, 3..4)).await.await.unwrap().is_err());
+        assert!(log.save_vote(&Vote::new(1, 1)).await.is_err());
+        assert!(log.wait_written(3).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_missing_entry_is_damage() {
+        let disk = FaultyDisk::new(1);
+        let (mut log, _) = open(&disk, 0);
+        append(&mut log, entries(1, 0..10)).await.await.unwrap().unwrap();
+        log.purge(log_id(1, 1)).await.unwrap();
+        log.wait_all_written().await.unwrap();
+        drop(log);
+        let engine = disk.open().unwrap();
+        let mut batch = holdfast_storage::engine::Batch::default();
+        batch.delete(Family::RaftLog, keys::log(ShardId(0), 5));
+        engine.write(batch).unwrap();
+        drop(engine);
+        let (mut log, _) = open(&disk, 0);
+        assert!(log.try_get_log_entries(..).await.is_err());
+        assert_eq!(log.try_get_log_entries(6..).await.unwrap().len(), 4);
+    }
+}

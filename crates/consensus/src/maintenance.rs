@@ -89,6 +89,14 @@ pub(crate) async fn probe_staleness(barrier: Barrier, every: Duration) {
     }
 }
 
+/// A node that has failed neither votes nor leads nor says that it is alive, whoever noticed the failure.
+pub(crate) async fn stop_when_fatal(raft: Raft, fatal: FatalSink) {
+    fatal.wait().await;
+    if let Err(error) = raft.shutdown().await {
+        tracing::warn!(%error, "raft did not stop cleanly");
+    }
+}
+
 /// The regular round.
 pub(crate) struct Maintenance {
     pub(crate) config: Arc<ConsensusConfig>,

@@ -245,3 +245,122 @@ async fn ingest_staged(engine: &dyn Engine, view: &dyn View, shard: ShardId) -> 
         from = last;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use holdfast_storage::faulty::FaultyDisk;
+
+    use super::*;
+    use crate::type_config::{StoredMembership, log_id};
+
+    const SHARD: ShardId = ShardId(0);
+
+    fn rows(engine: &dyn Engine) -> Vec<(Family, Row)> {
+        let view = engine.view();
+        let mut all = Vec::new();
+        for family in Family::STATE.into_iter().chain([Family::RaftMeta]) {
+            for row in view.scan(family, Bound::Unbounded, Bound::Unbounded, Direction::Forward) {
+                all.push((family, row.unwrap()));
+            }
+        }
+        all
+    }
+
+    /// Stages a snapshot of 3 families over a state that has other rows, and marks it.
+    async fn staged(engine: &dyn Engine) {
+        let mut old = Batch::default();
+        for n in 0..20_u8 {
+            old.put(Family::Account, vec![n], vec![0]);
+            old.put(Family::Due, vec![n], vec![0]);
+        }
+        engine.write(old).unwrap();
+        for family in [Family::Account, Family::Claim, Family::Meta] {
+            let rows = (10..30_u8).map(|n| (Bytes::from(vec![n]), Bytes::from(vec![1])));
+            stage(engine, SHARD, family, rows).unwrap();
+        }
+        let mark = Installing {
+            last_log_id: Some(log_id(2, 7)),
+            membership: StoredMembership::default(),
+        };
+        mark_installing(engine, SHARD, &mark).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_install_interrupted_anywhere_is_finished_at_the_next_start() {
+        let expected = {
+            let disk = FaultyDisk::new(0);
+            let engine = disk.open().unwrap();
+            staged(&engine).await;
+            finish_install(&engine, SHARD).await.unwrap();
+            rows(&engine)
+        };
+        assert_eq!(
+            expected.len(),
+            3 * 20 + 2,
+            "the snapshot, the applied id and the membership, nothing else"
+        );
+
+        for seed in 0..60 {
+            let disk = FaultyDisk::new(seed);
+            let engine = Arc::new(disk.open().unwrap());
+            staged(&*engine).await;
+            disk.configure(|faults| faults.sync_delay = Duration::from_micros(500));
+            let running = tokio::spawn({
+                let engine = engine.clone();
+                async move { finish_install(&*engine, SHARD).await }
+            });
+            tokio::time::sleep(Duration::from_micros(60 * seed)).await;
+            disk.crash();
+            // It may have been done already.
+            drop(running.await.unwrap());
+            disk.configure(|faults| faults.sync_delay = Duration::ZERO);
+            let engine = disk.open().unwrap();
+            finish_install(&engine, SHARD).await.unwrap();
+            assert_eq!(rows(&engine), expected, "seed {seed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn staged_rows_without_a_mark_are_thrown_away() {
+        let disk = FaultyDisk::new(0);
+        let engine = disk.open().unwrap();
+        stage(
+            &engine,
+            SHARD,
+            Family::Account,
+            [(Bytes::from_static(b"k"), Bytes::from_static(b"v"))],
+        )
+        .unwrap();
+        finish_install(&engine, SHARD).await.unwrap();
+        assert_eq!(rows(&engine), []);
+    }
+
+    #[test]
+    fn a_walk_sees_every_row_once_and_not_the_logs_own() {
+        let disk = FaultyDisk::new(0);
+        let engine = disk.open().unwrap();
+        let mut batch = Batch::default();
+        for n in 0..10_u8 {
+            batch.put(Family::Account, vec![n], vec![n; CHUNK_BYTES / 3]);
+            batch.put(Family::Meta, vec![n], vec![n]);
+            batch.put(Family::RaftLog, vec![n], vec![n]);
+        }
+        batch.put(Family::Meta, keys::applied(SHARD), vec![1]);
+        batch.put(Family::Meta, keys::membership(SHARD), vec![1]);
+        engine.write(batch).unwrap();
+
+        let mut walk = Walk::new(engine.view(), SHARD);
+        let mut seen = Vec::new();
+        while let Some((family, rows)) = walk.next_chunk().unwrap() {
+            assert!(rows.len() <= 10);
+            seen.extend(rows.into_iter().map(|(key, _)| (family, key)));
+        }
+        let expected: Vec<_> = [Family::Account, Family::Meta]
+            .into_iter()
+            .flat_map(|family| (0..10_u8).map(move |n| (family, Bytes::from(vec![n]))))
+            .collect();
+        assert_eq!(seen, expected);
+    }
+}

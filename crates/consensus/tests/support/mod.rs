@@ -15,15 +15,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use uuid::Uuid;
 
-pub const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0xc1));
+pub(crate) const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0xc1));
 
 /// A deadline far enough for anything that should succeed.
-pub fn soon() -> Instant {
+pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
 /// A command that stores one account row.
-pub fn put(key: &str, value: &str) -> EncodedCommand {
+pub(crate) fn put(key: &str, value: &str) -> EncodedCommand {
     EncodedCommand(command::encode(&Command {
         epoch: ShardEpoch(1),
         wall: Millis(1_000),
@@ -39,10 +39,10 @@ pub fn put(key: &str, value: &str) -> EncodedCommand {
     }))
 }
 
-pub struct Node {
-    pub id: NodeId,
-    pub disk: FaultyDisk,
-    pub addresses: PeerAddresses,
+pub(crate) struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) disk: FaultyDisk,
+    pub(crate) addresses: PeerAddresses,
     address: SocketAddr,
     running: Option<Running>,
 }
@@ -54,7 +54,7 @@ struct Running {
 }
 
 impl Node {
-    pub fn new(id: NodeId) -> Self {
+    pub(crate) fn new(id: NodeId) -> Self {
         // Free now; nothing else here asks for ports.
         let address = std::net::TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -75,7 +75,7 @@ impl Node {
     }
 
     /// Starts, or starts again, on what is on the disk.
-    pub async fn start(&mut self, adjust: impl FnOnce(&mut ConsensusConfig)) {
+    pub(crate) async fn start(&mut self, adjust: impl FnOnce(&mut ConsensusConfig)) {
         let mut config = ConsensusConfig::new(CLUSTER, self.id);
         adjust(&mut config);
         let fatal = FatalSink::new();
@@ -95,16 +95,16 @@ impl Node {
         self.running = Some(Running { group, fatal, stop });
     }
 
-    pub fn group(&self) -> &Group {
+    pub(crate) fn group(&self) -> &Group {
         &self.running.as_ref().expect("the node runs").group
     }
 
-    pub fn fatal(&self) -> &FatalSink {
+    pub(crate) fn fatal(&self) -> &FatalSink {
         &self.running.as_ref().expect("the node runs").fatal
     }
 
     /// Cuts the power: what was not synced may be gone.
-    pub async fn crash(&mut self) {
+    pub(crate) async fn crash(&mut self) {
         if let Some(running) = self.running.take() {
             self.disk.crash();
             drop(running.stop);
@@ -113,14 +113,14 @@ impl Node {
     }
 }
 
-pub struct Cluster {
-    pub nodes: BTreeMap<NodeId, Node>,
+pub(crate) struct Cluster {
+    pub(crate) nodes: BTreeMap<NodeId, Node>,
     adjust: fn(&mut ConsensusConfig),
 }
 
 impl Cluster {
     /// Founds a cluster of three.
-    pub async fn found(adjust: fn(&mut ConsensusConfig)) -> Self {
+    pub(crate) async fn found(adjust: fn(&mut ConsensusConfig)) -> Self {
         let mut cluster = Cluster {
             nodes: (1..=3).map(|id| (id, Node::new(id))).collect(),
             adjust,
@@ -140,21 +140,21 @@ impl Cluster {
         cluster
     }
 
-    pub async fn start(&mut self, id: NodeId) {
+    pub(crate) async fn start(&mut self, id: NodeId) {
         let adjust = self.adjust;
         self.nodes.get_mut(&id).unwrap().start(adjust).await;
     }
 
-    pub async fn crash(&mut self, id: NodeId) {
+    pub(crate) async fn crash(&mut self, id: NodeId) {
         self.nodes.get_mut(&id).unwrap().crash().await;
     }
 
-    pub fn group(&self, id: NodeId) -> &Group {
+    pub(crate) fn group(&self, id: NodeId) -> &Group {
         self.nodes[&id].group()
     }
 
     /// Waits for a leader that may propose.
-    pub async fn leader(&self) -> (NodeId, u64) {
+    pub(crate) async fn leader(&self) -> (NodeId, u64) {
         let until = soon();
         loop {
             for (id, node) in &self.nodes {
@@ -171,7 +171,7 @@ impl Cluster {
     }
 
     /// Proposes until it is done; only for commands that may run twice.
-    pub async fn write(&self, key: &str, value: &str) -> u64 {
+    pub(crate) async fn write(&self, key: &str, value: &str) -> u64 {
         let until = soon();
         loop {
             let (leader, term) = self.leader().await;
@@ -187,7 +187,7 @@ impl Cluster {
     }
 
     /// The row as a linearizable read on this node sees it.
-    pub async fn read(&self, id: NodeId, key: &str) -> Option<String> {
+    pub(crate) async fn read(&self, id: NodeId, key: &str) -> Option<String> {
         let group = self.group(id);
         group.read_barrier(soon()).await.unwrap();
         let row = group.view().get(Family::Account, key.as_bytes()).unwrap()?;
@@ -196,7 +196,7 @@ impl Cluster {
     }
 
     /// Waits until all running nodes have applied the same, and checks that it is the same.
-    pub async fn assert_equal(&self) {
+    pub(crate) async fn assert_equal(&self) {
         let index = {
             let (leader, _) = self.leader().await;
             self.group(leader).read_barrier(soon()).await.unwrap().index
