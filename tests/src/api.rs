@@ -165,6 +165,13 @@ pub fn error_info(status: &Status) -> (String, BTreeMap<String, String>) {
     (view.reason, view.metadata)
 }
 
+/// Whether the failed call may have had its effect.
+pub fn outcome(status: &Status) -> holdfast_wire::status::OutcomeView {
+    holdfast_wire::status::ErrorView::of(status)
+        .unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"))
+        .outcome
+}
+
 /// The reason of an error.
 pub fn reason(status: &Status) -> String {
     error_info(status).0

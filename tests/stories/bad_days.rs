@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use holdfast_tests::api;
 use holdfast_tests::cluster::Cluster;
 use holdfast_tests::load::{self, Load};
+use holdfast_wire::status::OutcomeView;
 use tonic::Code;
 
 /// Two of three nodes are gone. The third answers every call with UNAVAILABLE before the deadline, says whether a

@@ -218,7 +218,10 @@ async fn request_ids_are_used_once_and_soon() {
         .update_account(api::request(other, api::CALL_LIMIT))
         .await;
     let status = api::assert_status(answer, Code::InvalidArgument, "REQUEST_ID_REUSED");
-    assert_eq!(api::error_info(&status).1["outcome"], "NOT_APPLIED");
+    assert_eq!(
+        api::outcome(&status),
+        holdfast_wire::status::OutcomeView::NotApplied
+    );
 
     // Born in 2023.
     let ancient = api::set_counter("reused", 3, "018bcfe5-6800-7000-8000-000000000001");

@@ -138,7 +138,12 @@ async fn a_refused_create_stays_refused_after_the_identifier_became_free() {
             .await;
         api::assert_status(answer, Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE");
     }
-    // It was free all the same: a new request gets it.
+    // It was free all the same: a new request gets it. (Expiry goes by the log's clock, which every write advances.)
+    let unrelated = api::create("unrelated", "unrelated@example.com", &api::request_id());
+    accounts
+        .create_account(api::request(unrelated, api::CALL_LIMIT))
+        .await
+        .unwrap();
     let fresh = api::create("latecomer", "desired@example.com", &api::request_id());
     accounts
         .create_account(api::request(fresh, api::CALL_LIMIT))

@@ -9,7 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use holdfast_tests::cli::{self, Said};
-use holdfast_tests::cluster::Cluster;
+use holdfast_tests::cluster::{Cluster, binary};
 use serde_json::Value;
 
 /// What the generator says about its own file.
@@ -118,7 +118,7 @@ fn assert_same(line: &Value, exported: &Value) {
         assert_eq!(line[field], exported[field], "{field} of {exported}");
     }
     for (name, value) in line["attributes"].as_object().unwrap() {
-        // An export says the type that a line may leave out.
+        // An export may say the type that the line leaves out.
         let typed = match value {
             Value::String(_) => "string",
             Value::Bool(_) => "bool",

@@ -9,7 +9,7 @@ use holdfast_tests::load::{self, Load};
 use holdfast_wire::v1;
 
 /// So little history that the new node cannot be served from the log.
-const SHORT_HISTORY: &str = "[history]\nlog_entries = 200\nchange_entries = 1000\n";
+const SHORT_HISTORY: &str = "[history]\nlog_entries = 1000\n";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wiped_machine_is_replaced_through_a_snapshot_under_load() {
@@ -19,12 +19,12 @@ async fn a_wiped_machine_is_replaced_through_a_snapshot_under_load() {
     };
     let mut cluster = Cluster::start_with(options).await;
     let load = Load::start(&cluster, 8);
-    load.progress(800).await;
+    load.progress(1500).await;
 
     let lost = cluster.follower().await;
     cluster.kill(lost);
     cluster.wipe(lost);
-    load.progress(800).await;
+    load.progress(1500).await;
     let said = cli::run(&cluster, &["cluster", "snapshot"]).await;
     assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
     let leader = cluster.leader().await;

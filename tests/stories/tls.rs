@@ -84,7 +84,11 @@ async fn a_cluster_with_certificates_refuses_those_without() {
         path.display().to_string()
     };
     let address = holdfast_tests::cluster::fresh_address();
-    let (cert, key) = authority.sign(vec![address.to_string(), "localhost".to_owned()]);
+    let (cert, key) = authority.sign(vec![
+        address.to_string(),
+        "localhost".to_owned(),
+        "node.holdfast.internal".to_owned(),
+    ]);
     let (ca, cert, key) = (
         file("ca.pem", &authority.ca_pem()),
         file("node.pem", &cert),

@@ -138,11 +138,17 @@ impl Network {
 
     async fn replicate<S>(
         &self,
-        input: S,
+        mut input: S,
     ) -> Result<BoxStream<'static, Result<StreamAppendResult<TypeConfig>, RpcError>>, RpcError>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
+        // openraft pauses after failures before it yields the first request. A connection that is refused at once
+        // would never ask for one, and a dead peer would be tried again without any pause.
+        let Some(first) = input.next().await else {
+            return Ok(futures::stream::empty().boxed());
+        };
+        let input = futures::stream::iter([first]).chain(input);
         let ttl = self.stream_ttl();
         let unanswered: Arc<Mutex<VecDeque<Instant>>> = Arc::default();
         let sent = unanswered.clone();

@@ -69,7 +69,7 @@ pub struct ClusterSection {
     /// `uuidgen` when the cluster is laid out.
     pub id: Uuid,
     /// The nodes that form the cluster when none of them has any data yet; the same list on each. Leave it
-    /// out on a node that joins later through `holdfast cluster add`. Ignored once the cluster exists.
+    /// out on a node that joins later through `holdfast cluster add-learner`. Ignored once the cluster exists.
     pub initial_members: Vec<InitialMember>,
 }
 
@@ -202,7 +202,7 @@ fn default_peer_name() -> String {
 pub struct LogSection {
     /// `human` or `json`. Default: human.
     pub format: LogFormat,
-    /// Level, or `target=level` pairs separated by commas. Default: `info`.
+    /// Level, or `target=level` pairs separated by commas. Default: `info,openraft=warn`.
     pub level: String,
 }
 
@@ -210,7 +210,7 @@ impl Default for LogSection {
     fn default() -> Self {
         LogSection {
             format: LogFormat::Human,
-            level: "info".into(),
+            level: "info,openraft=warn".into(),
         }
     }
 }

@@ -182,7 +182,8 @@ impl Report {
         if !violations.is_empty() {
             entry["violations"] = Value::from(violations);
         }
-        if let Err(error) = writeln!(rejects, "{entry}") {
+        // Flushed at once: when this process dies, the cluster still remembers the line as settled.
+        if let Err(error) = writeln!(rejects, "{entry}").and_then(|()| rejects.flush()) {
             self.failure = Some(Failure::io("the file of rejected lines", &error));
         }
     }
