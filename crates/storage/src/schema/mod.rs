@@ -11,6 +11,7 @@
 //! | change | shard, log index, sequence | [`change`]: facts |
 //! | meta | shard 0, `r`, realm | [`realm`]: rules and keys |
 //! | meta | shard 0, `i`, realm, import id, caller's hash | [`import`]: how far it has come |
+//! | meta | shard 0, `n`, node id | [`member`]: node ids are never reused |
 //!
 //! Numbers are big-endian and of fixed width, so keys sort as their parts do. `placement` is 0 today. Nothing
 //! that a caller may choose is hashed without a key: slots come from BLAKE3 keyed with the realm's slot key,
@@ -27,6 +28,7 @@ pub mod claim;
 mod cursor;
 pub mod due;
 pub mod import;
+pub mod member;
 mod plan;
 pub mod realm;
 pub mod request;
