@@ -135,9 +135,9 @@ impl From<ClientError> for Failure {
             Exit::UnknownOutcome => error.request_id.as_ref().map(|id| {
                 format!("it may have happened; `--request-id {id}` repeats the same request safely")
             }),
-            Exit::Unavailable if error.reason.is_empty() => {
-                Some("is the cluster running, and are --endpoints right?".to_owned())
-            }
+            Exit::Unavailable if error.reason.is_empty() => Some(
+                "is the cluster running, are --endpoints right, and does it speak TLS (--tls-ca)?".to_owned(),
+            ),
             Exit::Conflict => error
                 .metadata
                 .get("current_etag")
