@@ -2,7 +2,7 @@
 //!
 //! Duties of the leader only: found the default realm once; tick the log clock while nobody writes, so that
 //! deadlines pass; expire request records bucket range by bucket range; purge accounts whose grace period is
-//! over; trim the change log and forget imports at rest. All of them propose and check like everybody else, so
+//! over; trim the change log and forget imports at rest; remember who joined. All of them propose and check like everybody else, so
 //! two leaders that overlap do no harm.
 //!
 //! Duties of every node: measure the disk, compare clocks with its peers, keep alarms and health up to date.
@@ -26,6 +26,7 @@ use crate::deadline::Deadline;
 use crate::driver;
 use crate::lifecycle::Phase;
 use crate::realms;
+use crate::roster;
 use crate::services::hand_over;
 use crate::trace::TraceContext;
 use crate::transport::Health;
@@ -67,11 +68,15 @@ pub(crate) fn start(core: &Arc<Core>, health: &Health) -> Vec<tokio::task::JoinH
         |core| async move { purge_due(&core).await },
     ));
     let trim = tokio::spawn(lead(core.clone(), TRIM, |core| async move { trim(&core).await }));
+    let roster = tokio::spawn(lead(core.clone(), SWEEP, |core| async move {
+        roster::keep(&core).await
+    }));
     vec![
         found,
         tick,
         sweep,
         trim,
+        roster,
         tokio::spawn(expire(core.clone())),
         tokio::spawn(measure(core.clone(), health.clone())),
         tokio::spawn(compare_clocks(core.clone())),

@@ -125,6 +125,7 @@ impl Core {
 
 /// What the HTTP endpoint asks.
 #[derive(Clone)]
+#[cfg_attr(madsim, allow(dead_code, reason = "there is no HTTP in simulation"))]
 pub(crate) struct CoreProbe(pub(crate) Arc<Core>);
 
 impl Probe for CoreProbe {

@@ -19,9 +19,9 @@ use std::time::Duration;
 
 use holdfast_accounts::{self as accounts, EvaluateError, Evaluation, Operation, Outcome, Plan, Request};
 use holdfast_consensus::{Committed, EncodedCommand, ProposeError};
-use holdfast_machine::{Body, Command, Mutation, Reply};
+use holdfast_machine::{Body, Command, Guard, Mutation, Reply};
 use holdfast_storage::command;
-use holdfast_storage::schema::{RowView, encode_plan};
+use holdfast_storage::schema::{self, RowView, encode_plan};
 use holdfast_types::{Account, RealmNumber, Rejection};
 use holdfast_wire::status::{OutcomeView, Problem, Reason};
 use tokio::time::Instant;
@@ -121,10 +121,12 @@ pub(crate) async fn run(
     core.tasks.spawn(work.in_current_span());
     match tokio::time::timeout(call.deadline.left(), receiver).await {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(Failure::new(
-            Reason::NodeNotServing,
-            "this node is being stopped; ask another",
-        )),
+        Ok(Err(_)) => Err(match progress.abandon() {
+            OutcomeView::NotApplied => {
+                Failure::new(Reason::NodeNotServing, "this node is being stopped; ask another")
+            }
+            OutcomeView::Unknown => Problem::outcome_unknown().into(),
+        }),
         Err(_) => Err(late(progress.abandon())),
     }
 }
@@ -151,6 +153,7 @@ async fn attempts(
         let term = leading(core)?;
         let Evaluated {
             rows,
+            rules,
             evaluation,
             index,
         } = evaluate(core, request)?;
@@ -173,7 +176,8 @@ async fn attempts(
             }
         };
         attempt += 1;
-        let mutation = encode_plan(&rows, &plan);
+        let mut mutation = encode_plan(&rows, &plan);
+        mutation.guards.push(rules);
         if !progress.propose() {
             return Err(Problem::deadline(OutcomeView::NotApplied).into());
         }
@@ -237,6 +241,8 @@ async fn barrier(core: &Core, deadline: Deadline) -> Result<(), Failure> {
 /// A request evaluated on the state applied at a moment.
 struct Evaluated {
     rows: RowView,
+    /// Holds while the realm's rules and keys are those it was evaluated under.
+    rules: Guard,
     evaluation: Result<Evaluation, Rejection>,
     /// A log index that the rows include.
     index: u64,
@@ -248,8 +254,9 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
     let index = core.group.applied_index();
     let state = core.group.state();
     let view = core.group.view();
-    let realm = realms::by_number(core, &*view, request.realm)?.value;
-    let rows = RowView::new(view, Arc::new(realm));
+    let realm = realms::by_number(core, &*view, request.realm)?;
+    let rules = schema::realm::guard(&realm);
+    let rows = RowView::new(view, Arc::new(realm.value));
     let context = accounts::Context {
         realm: rows.realm(),
         now: core.clock.now().max(state.stamp.millis()),
@@ -269,6 +276,7 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
     };
     Ok(Evaluated {
         rows,
+        rules,
         evaluation,
         index,
     })

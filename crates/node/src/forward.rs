@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_machine::FEATURE_LEVEL;
-use holdfast_types::Caller;
+use holdfast_types::{Caller, NodeId};
 use holdfast_wire::internal::forward_service_server::ForwardService;
 use holdfast_wire::internal::{ForwardReply, ForwardRequest, ReportReply, ReportRequest};
 use holdfast_wire::status::{Problem, Reason};
@@ -22,6 +22,7 @@ use crate::call::Call;
 use crate::core::Core;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
+use crate::roster;
 use crate::router::Mutation;
 use crate::trace::TraceContext;
 
@@ -48,8 +49,8 @@ impl ForwardService for Forward {
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
-        self.0.peers.check(request.into_inner().header.as_ref())?;
-        Ok(Response::new(report(&self.0)))
+        let sender = self.0.peers.check(request.into_inner().header.as_ref())?;
+        Ok(Response::new(report(&self.0, sender)))
     }
 }
 
@@ -96,8 +97,8 @@ async fn here<M: Mutation>(core: &Arc<Core>, request: Bytes, call: &Call) -> Res
     Ok(response.encode_to_vec().into())
 }
 
-/// How this node is doing.
-pub(crate) fn report(core: &Core) -> ReportReply {
+/// How this node is doing, as told to `sender`.
+fn report(core: &Core, sender: NodeId) -> ReportReply {
     let status = core.group.status();
     let usage = core.engine.usage().unwrap_or_default();
     ReportReply {
@@ -115,5 +116,6 @@ pub(crate) fn report(core: &Core) -> ReportReply {
         memory_bytes: usage.memory_bytes,
         alarms: alarms(core).into_iter().map(|alarm| alarm.message).collect(),
         disk_nearly_full: core.disk.nearly_full(),
+        sender_id_used: roster::used(core, sender),
     }
 }

@@ -31,6 +31,7 @@ mod methods;
 mod peers;
 mod reads;
 mod realms;
+mod roster;
 mod router;
 mod services;
 mod start;

@@ -79,23 +79,14 @@ pub(crate) async fn route<M: Mutation>(
             Reason::OutcomeUnknown => M::REPEATABLE,
             _ => false,
         };
-        // A refusal found in the state is the truth about this request id, whatever happened before. Only what
-        // is said about *this* attempt must not hide that an earlier one may have succeeded.
         if !again || give_up.left() < pause + ATTEMPT_MIN {
-            let about_attempt = matches!(
-                failure.reason(),
-                Reason::NotLeader
-                    | Reason::NoLeader
-                    | Reason::DeadlineExceeded
-                    | Reason::NodeNotServing
-                    | Reason::Overloaded
-                    | Reason::ClockSkew
+            return Err(
+                if unknown && !conclusive(failure.reason()) && !failure.may_have_applied() {
+                    Problem::outcome_unknown().into()
+                } else {
+                    failure
+                },
             );
-            return Err(if unknown && about_attempt && !failure.may_have_applied() {
-                Problem::outcome_unknown().into()
-            } else {
-                failure
-            });
         }
         tokio::select! {
             biased;
@@ -103,6 +94,24 @@ pub(crate) async fn route<M: Mutation>(
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
         }
     }
+}
+
+/// Whether an answer settles what became of the request id, whatever happened to earlier attempts: it was found
+/// in the state after the request record had been looked for. Everything else is said about one attempt only
+/// and must not hide that an earlier one may have had its effect.
+fn conclusive(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::RequestIdReused
+            | Reason::LimitExceeded
+            | Reason::AccountNotFound
+            | Reason::AccountPurged
+            | Reason::AccountExists
+            | Reason::IdentifierNotFound
+            | Reason::IdentifierUnavailable
+            | Reason::StateForbids
+            | Reason::EtagMismatch
+    )
 }
 
 /// Hands a mutation to the leader.

@@ -37,6 +37,7 @@ use crate::forward::Forward;
 use crate::latches::Latches;
 use crate::lifecycle::{Lifecycle, Phase, Tasks};
 use crate::peers::Peers;
+use crate::roster;
 use crate::services::{Service, hand_over};
 use crate::transport::{self, Health, Listener, Tls, TransportError};
 
@@ -59,6 +60,16 @@ pub enum StartError {
     /// The data directory cannot be used, or Raft did not start.
     #[error(transparent)]
     Consensus(#[from] consensus::StartError),
+    /// The directory is empty, but this node id has been in use.
+    #[error(
+        "node {node} has no data, but its cluster remembers it: what it held is lost, and a node that forgot what \
+         it promised must not come back under its old id. Give the machine a new node id, leave out \
+         cluster.initial_members, and put it in the place of node {node} with `holdfast cluster replace`"
+    )]
+    IdUsed {
+        /// The node id.
+        node: NodeId,
+    },
     /// The founding members make no sense.
     #[error("the cluster cannot be founded: {0}")]
     Found(String),
@@ -143,7 +154,11 @@ pub async fn start(
     servers.push(tokio::spawn(stop_when_fatal(core.clone())));
     let mut background = background::start(&core, &health);
     if !core.config.cluster.initial_members.is_empty() {
-        found(&core).await?;
+        if let Err(error) = found(&core).await {
+            core.lifecycle.advance(Phase::Stopped);
+            core.group.shutdown().await;
+            return Err(error);
+        }
     }
     background.push(tokio::spawn(log_leaders(core.clone())));
     metrics::gauge!("holdfast_up_info", "version" => env!("CARGO_PKG_VERSION"), "node" => me.to_string())
@@ -341,6 +356,11 @@ async fn stop_when_fatal(core: Arc<Core>) {
 /// Founds the cluster, if this node has never belonged to one. All founding members do so with the same list,
 /// so none has to be first.
 async fn found(core: &Core) -> Result<(), StartError> {
+    let status = core.group.status();
+    if status.last_log.is_some() || !status.members.is_empty() {
+        return Ok(());
+    }
+    roster::check_never_used(core).await?;
     let members: BTreeMap<NodeId, PeerAddresses> = core
         .config
         .cluster

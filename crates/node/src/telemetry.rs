@@ -109,6 +109,7 @@ pub(crate) fn code_name(code: Code) -> &'static str {
 }
 
 /// Says what this room's series mean. Those of consensus and storage are described there.
+#[cfg_attr(madsim, allow(dead_code, reason = "nobody scrapes a simulation"))]
 pub(crate) fn describe() {
     describe_counter!(
         "holdfast_rpc_requests_total",

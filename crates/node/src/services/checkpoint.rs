@@ -83,7 +83,8 @@ fn is_final(problem: &Problem) -> bool {
         problem.code(),
         Code::InvalidArgument | Code::NotFound | Code::AlreadyExists | Code::FailedPrecondition
     );
-    own && problem.reason != Reason::RealmNotFound
+    // An expired id says nothing about the item: the stream ends, and a resumed one gives it a new birth.
+    own && !matches!(problem.reason, Reason::RealmNotFound | Reason::RequestIdExpired)
 }
 
 impl Mutation for ImportCheckpoint {
@@ -159,18 +160,23 @@ fn advanced(
         segments: before.segments.clone(),
         update_time: now,
     };
-    let newest = progress
+    let age_ms =
+        |segment: Option<&ImportSegment>| now.0.saturating_sub(segment.map_or(0, |segment| segment.birth.0));
+    let in_use = progress
         .segments
-        .last()
-        .map_or(Millis(0), |segment| segment.birth);
-    let age_ms = now.0.saturating_sub(newest.0);
-    if age_ms >= window_ms / 2 {
-        // Three quarters of the window leave the rest of it for what was tried already.
-        let from_index = if age_ms < window_ms / 4 * 3 {
-            before.reserved_through_index + 1
-        } else {
-            progress.resume_after_index + 1
-        };
+        .iter()
+        .rev()
+        .find(|segment| segment.from_index <= progress.resume_after_index + 1);
+    // A quarter of the window is left for what was tried already under the segment in use. A slow import gets
+    // here with most of its reservation untried: that must not wait for a birth to expire.
+    let from_index = if age_ms(in_use) >= window_ms / 4 * 3 {
+        Some(progress.resume_after_index + 1)
+    } else if age_ms(progress.segments.last()) >= window_ms / 2 {
+        Some(before.reserved_through_index + 1)
+    } else {
+        None
+    };
+    if let Some(from_index) = from_index {
         progress
             .segments
             .retain(|segment| segment.from_index < from_index);
@@ -259,6 +265,19 @@ mod tests {
         // After a long rest what was tried cannot be recognised: the segment begins behind the position.
         let fourth = advanced(Some(&third), import, &checkpoint(0, 300), Millis(99_000), WINDOW);
         assert_eq!(births(&fourth), [(1, 10_000), (61, 99_000)]);
+    }
+
+    #[test]
+    fn a_slow_import_outlives_its_births() {
+        let import = RequestId::from_parts(Millis(0), [0; 10]);
+        let mut progress = advanced(None, import, &checkpoint(0, 20_000), Millis(0), WINDOW);
+        for item in 1..100_u64 {
+            let now = Millis(item * WINDOW / 10);
+            let segment = progress.segments.iter().rev().find(|segment| segment.from_index <= item);
+            let age_ms = now.0 - segment.unwrap().birth.0;
+            assert!(age_ms < WINDOW, "item {item} would be tried with an id of {age_ms} ms");
+            progress = advanced(Some(&progress), import, &checkpoint(item, item + 20_000), now, WINDOW);
+        }
     }
 
     #[test]

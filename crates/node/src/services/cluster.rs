@@ -21,6 +21,7 @@ use crate::core::{Core, SHARD};
 use crate::failure::Failure;
 use crate::lifecycle::Phase;
 use crate::methods;
+use crate::roster;
 use crate::router::Mutation;
 
 /// A member that has not answered for this long does not count as alive.
@@ -200,6 +201,9 @@ async fn add_learner(
             ));
         }
     }
+    if !status.members.iter().any(|member| member.id == node) {
+        roster::free(core, node)?;
+    }
     if terms.validate_only {
         return Ok(());
     }
@@ -248,6 +252,8 @@ async fn remove(core: &Core, call: &Call, (node, terms): (NodeId, Terms)) -> Res
     if terms.validate_only {
         return Ok(());
     }
+    // First, so that no removed id is ever forgotten. An id that is retired and then not removed goes on as it is.
+    roster::remember(core, node, |member| member.retired = true).await?;
     let removed = core
         .group
         .remove(node, terms.expected_membership_id, call.deadline.at());

@@ -53,6 +53,8 @@ const CHECKPOINT_ITEMS: u64 = 1_000;
 const CHECKPOINT: Duration = Duration::from_secs(1);
 /// How far indexes may run ahead of the stored position.
 const RESERVE: u64 = 20_000;
+/// The largest index of an item.
+const INDEX_MAX: u64 = 1 << 53;
 
 /// Begins an import. Everything else happens in its own task, errors included.
 pub(super) async fn start(
@@ -184,6 +186,12 @@ impl Import {
             return Err(invalid(
                 "item.index",
                 "must count from 1 and rise within the stream",
+            ));
+        }
+        if item.index > INDEX_MAX {
+            return Err(invalid(
+                "item.index",
+                "must be at most 2^53, so that JSON can carry it",
             ));
         }
         self.taken = item.index;

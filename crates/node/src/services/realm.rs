@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use holdfast_accounts::check_config;
 use holdfast_machine::Expect;
-use holdfast_storage::schema;
-use holdfast_types::{Realm, Rejection};
+use holdfast_storage::schema::{self, RowView};
+use holdfast_types::{FieldViolation, Realm, RealmConfig, Rejection};
 use holdfast_wire::convert::{reads, realms as messages};
 use holdfast_wire::status::{Problem, Reason};
 use holdfast_wire::v1;
@@ -86,7 +86,8 @@ impl Mutation for v1::UpdateRealmRequest {
                     .into());
             }
             let config = update.apply(&found.value.config);
-            let violations = check_config(&config);
+            let mut violations = check_config(&config);
+            violations.extend(fixed_by_accounts(core, &found.value, &config)?);
             if !violations.is_empty() {
                 return Err(Rejection::Invalid(violations).into());
             }
@@ -118,5 +119,26 @@ impl Mutation for v1::UpdateRealmRequest {
             Reason::Contention,
             "others keep changing the realm's rules",
         ))
+    }
+}
+
+/// Rules that decide what a claim is called cannot change under claims that exist: the same address would get a
+/// second name, and with it perhaps a second owner.
+fn fixed_by_accounts(
+    core: &Core,
+    realm: &Realm,
+    config: &RealmConfig,
+) -> Result<Option<FieldViolation>, Failure> {
+    if config.email_local_part_case_insensitive == realm.config.email_local_part_case_insensitive {
+        return Ok(None);
+    }
+    let rows = RowView::new(core.group.view(), Arc::new(realm.clone()));
+    match rows.accounts_after(None).next().transpose() {
+        Ok(None) => Ok(None),
+        Ok(Some(_)) => Ok(Some(FieldViolation::new(
+            "realm.config.email_local_part_case_insensitive",
+            "cannot change once the realm has had an account",
+        ))),
+        Err(error) => Err(driver::unreadable(core, &error)),
     }
 }

@@ -22,6 +22,7 @@ pub(crate) use simulated::{
 use crate::lifecycle::Phase;
 
 /// What the HTTP endpoint can tell about the node.
+#[cfg_attr(madsim, allow(dead_code, reason = "there is no HTTP in simulation"))]
 pub(crate) trait Probe: Clone + Send + Sync + 'static {
     /// The failure that ends this node, if there is one.
     fn fatal(&self) -> Option<String>;
@@ -33,6 +34,7 @@ pub(crate) trait Probe: Clone + Send + Sync + 'static {
 
 /// What goes wrong while sockets and certificates are set up. The message says which and what to do.
 #[derive(Debug, thiserror::Error)]
+#[cfg_attr(madsim, allow(dead_code, reason = "a simulated port is never taken"))]
 pub(crate) enum TransportError {
     /// A port cannot be listened on.
     #[error("cannot listen on {address}: {message}")]

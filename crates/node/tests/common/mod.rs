@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_node::config::{ClusterSection, InitialMember, ListenSection, NodeSection};
-use holdfast_node::{Config, NodeHandle, SystemClock, start};
+use holdfast_node::{Config, NodeHandle, StartError, SystemClock, start};
 use holdfast_storage::faulty::FaultyDisk;
 use holdfast_wire::status::ErrorView;
 use holdfast_wire::v1;
@@ -81,11 +81,14 @@ impl Cluster {
     }
 
     pub(crate) async fn start(&mut self, id: u64) {
+        self.try_start(id).await.unwrap();
+    }
+
+    pub(crate) async fn try_start(&mut self, id: u64) -> Result<(), StartError> {
         let engine = Arc::new(self.disks[&id].open().unwrap());
-        let node = start(self.configs[&id].clone(), engine, Arc::new(SystemClock))
-            .await
-            .unwrap();
+        let node = start(self.configs[&id].clone(), engine, Arc::new(SystemClock)).await?;
         self.nodes.insert(id, node);
+        Ok(())
     }
 
     pub(crate) async fn stop(&mut self, id: u64) {

@@ -1,0 +1,296 @@
+//! What operators do and see, on nodes in one process.
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use common::{Cluster, create, eventually, lookup, reason};
+use holdfast_wire::v1;
+use tonic::{Code, Request};
+
+fn addresses(cluster: &Cluster, id: u64) -> v1::MemberAddresses {
+    let config = &cluster.configs[&id];
+    v1::MemberAddresses {
+        peer: config.listen_peer().to_string(),
+        client: config.listen_client().to_string(),
+        admin: config.listen_admin().to_string(),
+    }
+}
+
+/// A fourth node takes the place of a third that is lost: learner, snapshot or log, vote, removal.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_node_is_replaced_by_a_new_one() {
+    let mut cluster = Cluster::new(4);
+    for config in cluster.configs.values_mut() {
+        config.cluster.initial_members.truncate(3);
+    }
+    cluster
+        .configs
+        .get_mut(&4)
+        .unwrap()
+        .cluster
+        .initial_members
+        .clear();
+    for id in 1..=4 {
+        cluster.start(id).await;
+    }
+    cluster.wait_ready().await;
+    cluster
+        .accounts(1)
+        .create_account(create("ann@example.com"))
+        .await
+        .unwrap();
+
+    let lost = cluster.follower().min(3);
+    let lost = if Some(lost) == cluster.leader() {
+        lost % 3 + 1
+    } else {
+        lost
+    };
+    let asked = lost % 3 + 1;
+    cluster.stop(lost).await;
+    let before = cluster
+        .cluster(asked)
+        .get_status(v1::GetStatusRequest {})
+        .await
+        .unwrap()
+        .into_inner();
+    let membership_id = before.shards[0]
+        .membership
+        .as_ref()
+        .unwrap()
+        .membership_id
+        .clone();
+    let replace = |expected: &str| {
+        let mut request = Request::new(v1::ReplaceMemberRequest {
+            old_node_id: lost,
+            new_node_id: 4,
+            addresses: Some(addresses(&cluster, 4)),
+            expected_membership_id: expected.into(),
+            validate_only: false,
+            context: None,
+        });
+        request.set_timeout(Duration::from_secs(30));
+        request
+    };
+    let error = cluster
+        .cluster(asked)
+        .replace_member(replace("1-999"))
+        .await
+        .unwrap_err();
+    assert_eq!(reason(&error), "MEMBERSHIP_CHANGED");
+    let replaced = cluster
+        .cluster(asked)
+        .replace_member(replace(&membership_id))
+        .await
+        .unwrap()
+        .into_inner();
+    let members = replaced.membership.unwrap().members;
+    assert!(members.iter().all(|member| member.node_id != lost));
+    assert_eq!(
+        members
+            .iter()
+            .filter(|member| member.role() == v1::MemberRole::Voter)
+            .count(),
+        3
+    );
+    eventually("the new node serves", || async {
+        cluster
+            .accounts(4)
+            .lookup_account(lookup("ann@example.com"))
+            .await
+            .is_ok()
+    })
+    .await;
+    // The same id does not come back.
+    let add = v1::AddLearnerRequest {
+        node_id: lost,
+        addresses: Some(addresses(&cluster, lost)),
+        ..v1::AddLearnerRequest::default()
+    };
+    let error = cluster.cluster(asked).add_learner(add).await.unwrap_err();
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::AlreadyExists, "MEMBER_EXISTS")
+    );
+}
+
+/// A drained node leads nothing and turns clients away, until the drain is taken back; the others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_turns_clients_away() {
+    let cluster = Cluster::started(3).await;
+    let drained = cluster.leader().unwrap();
+    let request = v1::DrainRequest {
+        undo: false,
+        context: None,
+    };
+    let answer = cluster
+        .cluster(drained)
+        .drain(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(answer.node.unwrap().serving(), v1::ServingState::Draining);
+    let error = cluster
+        .accounts(drained)
+        .create_account(create("a@example.com"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::Unavailable, "NODE_NOT_SERVING")
+    );
+    let other = drained % 3 + 1;
+    cluster
+        .accounts(other)
+        .create_account(create("b@example.com"))
+        .await
+        .unwrap();
+    assert_ne!(cluster.leader(), Some(drained));
+    let request = v1::DrainRequest {
+        undo: true,
+        context: None,
+    };
+    cluster.cluster(drained).drain(request).await.unwrap();
+    cluster
+        .accounts(drained)
+        .create_account(create("c@example.com"))
+        .await
+        .unwrap();
+}
+
+/// Leadership goes where it is sent, through any node; rules change by compare-and-set; numbers are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn operators_see_and_steer() {
+    let cluster = Cluster::started(3).await;
+    let target = cluster.follower();
+    let request = v1::TransferLeadershipRequest {
+        node_id: target,
+        context: None,
+    };
+    let handed = cluster
+        .cluster(target)
+        .transfer_leadership(request)
+        .await
+        .unwrap()
+        .into_inner();
+    assert_eq!(handed.leader_node_id, target);
+    eventually("the new leader is ready", || async {
+        cluster.leader() == Some(target)
+    })
+    .await;
+
+    let mut realms = cluster.realms(target % 3 + 1);
+    let request = v1::GetRealmRequest {
+        name: "realms/default".into(),
+        consistency: None,
+    };
+    let realm = realms
+        .get_realm(request)
+        .await
+        .unwrap()
+        .into_inner()
+        .realm
+        .unwrap();
+    let update = |etag: &str| v1::UpdateRealmRequest {
+        realm: Some(v1::Realm {
+            name: realm.name.clone(),
+            config: Some(v1::RealmConfig {
+                max_record_bytes: 4_096,
+                ..v1::RealmConfig::default()
+            }),
+            ..v1::Realm::default()
+        }),
+        update_mask: Some(prost_types::FieldMask {
+            paths: vec!["config.max_record_bytes".into()],
+        }),
+        etag: etag.into(),
+        ..v1::UpdateRealmRequest::default()
+    };
+    let updated = realms
+        .update_realm(update(&realm.etag))
+        .await
+        .unwrap()
+        .into_inner()
+        .realm
+        .unwrap();
+    assert_eq!(
+        (updated.revision, updated.config.unwrap().max_record_bytes),
+        (2, 4_096)
+    );
+    let error = realms.update_realm(update(&realm.etag)).await.unwrap_err();
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::Aborted, "ETAG_MISMATCH")
+    );
+    let mut large = create("large@example.com");
+    large.account.as_mut().unwrap().attributes.insert(
+        "blob".into(),
+        v1::Attribute {
+            value: Some(v1::attribute::Value::StringValue("x".repeat(5_000))),
+            ..v1::Attribute::default()
+        },
+    );
+    let error = cluster.accounts(target).create_account(large).await.unwrap_err();
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::InvalidArgument, "LIMIT_EXCEEDED")
+    );
+
+    let (status, body) = http(&cluster, target, "/readyz");
+    assert_eq!((status.as_str(), body.as_str()), ("200", "ready\n"));
+    let (status, metrics) = http(&cluster, target, "/metrics");
+    assert_eq!(status, "200");
+    for series in [
+        "holdfast_rpc_requests_total",
+        "holdfast_rpc_duration_seconds_bucket",
+        "holdfast_proposals_total",
+    ] {
+        assert!(metrics.contains(series), "{series} is missing");
+    }
+    assert!(!metrics.contains("example.com"), "no personal data");
+}
+
+/// A GET without a client library.
+fn http(cluster: &Cluster, id: u64, path: &str) -> (String, String) {
+    let mut socket = TcpStream::connect(cluster.configs[&id].listen_metrics()).unwrap();
+    write!(
+        socket,
+        "GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    let status = answer.split_whitespace().nth(1).unwrap().to_owned();
+    let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+    (status, body)
+}
+
+/// A founder that comes back without its data is told to come under another id; the others go on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wiped_node_does_not_come_back_under_its_id() {
+    let mut cluster = Cluster::started(3).await;
+    let wiped = cluster.follower();
+    // Remembered by the leader's next round.
+    eventually("everyone has applied that the node joined", || async {
+        cluster.nodes.values().all(|node| {
+            let view = node.group().view();
+            let row = holdfast_storage::schema::member::read(&*view, wiped).unwrap();
+            row.is_some_and(|row| row.value.joined)
+        })
+    })
+    .await;
+    cluster.stop(wiped).await;
+    cluster
+        .disks
+        .insert(wiped, holdfast_storage::faulty::FaultyDisk::new(99));
+    let error = cluster.try_start(wiped).await.unwrap_err();
+    assert!(error.to_string().contains("new node id"), "{error}");
+    cluster
+        .accounts(wiped % 3 + 1)
+        .create_account(create("ann@example.com"))
+        .await
+        .unwrap();
+}
