@@ -1,11 +1,14 @@
 //! The ballast: a file whose only use is to be deleted.
 //!
-//! A store that has run into the end of its disk cannot get out by itself: deleting rows needs log space, compaction needs room for the new
-//! tables before the old ones go, and starting needs a manifest and a log. So some room is kept back while there is plenty.
+//! A store that has run into the end of its disk cannot get out by itself: deleting rows needs log space, compaction needs
+//! room for the new tables before the old ones go, and starting writes a manifest and what the memory tables held. So some
+//! room is kept back while there is plenty.
 //!
 //! - Free space below a quarter of the ballast's size: it is deleted, with a warning in the log, at start (before RocksDB is opened) or
 //!   by the housekeeping thread.
 //! - Free space above four times its size: it is created again. The gap between the two keeps it from flapping.
+//! - What is freed is not reserved for anything: a compaction may take it. So a node refuses new work long before, by
+//!   `Usage::disk_free_bytes`.
 //! - An operator may delete the file by hand at any time.
 
 use std::fs::{self, File};

@@ -6,13 +6,13 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use holdfast_storage::engine::{Batch, Engine, EngineError, Op, Row, Seq, Stall, Usage, View};
 use holdfast_types::Family;
 use metrics::histogram;
-use rocksdb::{ColumnFamily, DBWithThreadMode, ErrorKind, SingleThreaded, WriteBatch};
+use rocksdb::{ColumnFamily, DBWithThreadMode, ErrorKind, SingleThreaded, WriteBatch, WriteOptions};
 
 use crate::ballast::Ballast;
 use crate::fate::{Fate, REPLACE_THE_NODE, rocks_error};
@@ -27,6 +27,9 @@ use crate::{bulk, usage};
 /// Families are fixed at start, so looking one up needs no lock.
 pub(crate) type Db = DBWithThreadMode<SingleThreaded>;
 
+/// How often a stopped writer looks whether it may go on.
+const STALL_POLL_INTERVAL: Duration = Duration::from_millis(5);
+
 /// How to open an engine.
 #[derive(Debug, Clone)]
 pub struct OpenOptions {
@@ -34,17 +37,18 @@ pub struct OpenOptions {
     pub directory: PathBuf,
     /// Memory for the block cache, memory tables, indexes and filters together. At least 64 MiB are taken.
     pub memory_budget_bytes: u64,
-    /// Disk space kept back for when the disk is full; 0 keeps none.
+    /// Disk space kept back for when the disk is full; 0 keeps none. A quarter of the memory budget is right: before recovery
+    /// can let go of the log, it writes down what the memory tables held, up to an eighth of the budget.
     pub ballast_bytes: u64,
 }
 
 impl OpenOptions {
-    /// A directory with the defaults: 512 MiB of memory, 64 MiB of ballast.
+    /// A directory with the defaults: 512 MiB of memory, 128 MiB of ballast.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
             memory_budget_bytes: 512 << 20,
-            ballast_bytes: 64 << 20,
+            ballast_bytes: 128 << 20,
         }
     }
 }
@@ -202,26 +206,53 @@ fn open_rocks(path: &Path, tuning: &Tuning, synced_through: u64) -> Result<Db, E
     })
 }
 
+/// Writes, and waits where RocksDB holds writers back, but not for something that will never come: when compaction has given
+/// up for want of room, stopped writes stay stopped, and this node must say so instead of hanging.
+fn write_through(core: &Core, batch: &Batch) -> Result<(), EngineError> {
+    let mut at_once = WriteOptions::default();
+    at_once.set_no_slowdown(true);
+    match core.db.write_opt(rocks_batch(core, batch), &at_once) {
+        Err(error) if error.kind() == ErrorKind::Incomplete => {}
+        result => return result.map_err(|error| core.fate.stop_rocks("write", &error)),
+    }
+    while usage::stall(core) == Stall::Stopped {
+        if usage::background_errors(core) > 0 {
+            return Err(core.fate.stop(EngineError::Io {
+                operation: "write",
+                message: "writes wait for compaction, which has failed; most likely the disk is full: make room, then \
+                          start this node again (db/LOG says more)"
+                    .into(),
+            }));
+        }
+        std::thread::sleep(STALL_POLL_INTERVAL);
+    }
+    core.db
+        .write(rocks_batch(core, batch))
+        .map_err(|error| core.fate.stop_rocks("write", &error))
+}
+
+fn rocks_batch(core: &Core, batch: &Batch) -> WriteBatch {
+    let mut rocks = WriteBatch::default();
+    for op in &batch.ops {
+        match op {
+            Op::Put(family, key, value) => rocks.put_cf(core.handle(*family), key, value),
+            Op::Delete(family, key) => rocks.delete_cf(core.handle(*family), key),
+            // RocksDB would accept a reversed range into the log and then refuse to apply it.
+            Op::DeleteRange(_, from, to) if from >= to => {}
+            Op::DeleteRange(family, from, to) => rocks.delete_range_cf(core.handle(*family), from, to),
+        }
+    }
+    rocks
+}
+
 #[async_trait]
 impl Engine for RocksEngine {
     fn write(&self, batch: Batch) -> Result<Seq, EngineError> {
         let core = &self.core;
         core.fate.check()?;
         let started = Instant::now();
-        let mut rocks = WriteBatch::default();
-        for op in &batch.ops {
-            match op {
-                Op::Put(family, key, value) => rocks.put_cf(core.handle(*family), key, value),
-                Op::Delete(family, key) => rocks.delete_cf(core.handle(*family), key),
-                // RocksDB would accept a reversed range into the log and then refuse to apply it.
-                Op::DeleteRange(_, from, to) if from >= to => {}
-                Op::DeleteRange(family, from, to) => rocks.delete_range_cf(core.handle(*family), from, to),
-            }
-        }
-        if !rocks.is_empty() {
-            core.db
-                .write(rocks)
-                .map_err(|error| core.fate.stop_rocks("write", &error))?;
+        if !batch.is_empty() {
+            write_through(core, &batch)?;
         }
         // At or above this batch's own number: another writer may have come between, which only asks for more.
         let sequence = core.db.latest_sequence_number();

@@ -1,4 +1,4 @@
-//! What needs doing now and then whether anybody asks or not: gauges and the ballast.
+//! What needs doing now and then whether anybody asks or not: gauges, the ballast, background errors.
 
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
@@ -26,8 +26,10 @@ impl Housekeeping {
         let (stop, stopped) = mpsc::channel();
         let core = core.clone();
         let thread = syncer::spawn("holdfast-housekeeping", move || {
+            let mut errors = 0;
             while stopped.recv_timeout(INTERVAL) == Err(mpsc::RecvTimeoutError::Timeout) {
                 keep(&core);
+                report_background_errors(&core, &mut errors);
             }
         })?;
         Ok(Self {
@@ -53,6 +55,20 @@ fn keep(core: &Core) {
     match usage::record(core) {
         Ok(usage) => tend_ballast(core, usage.disk_free_bytes.unwrap_or(u64::MAX)),
         Err(error) => tracing::warn!(%error, "the storage engine's usage is unknown"),
+    }
+}
+
+/// A failed flush, or damage found by a compaction, makes the next write fail, which stops the engine. What is left are
+/// compactions that found no room: RocksDB gives up compacting then, and goes on serving. So does this node, since its
+/// peers' disks are probably as full, but somebody must know.
+fn report_background_errors(core: &Core, before: &mut u64) {
+    let now = usage::background_errors(core);
+    if now > *before {
+        tracing::error!(
+            count = now - *before,
+            "RocksDB's background work failed; compaction may have stopped until this node is restarted (see db/LOG)"
+        );
+        *before = now;
     }
 }
 

@@ -1,11 +1,12 @@
 //! What the engine uses, as numbers: for callers ([`Usage`]) and as gauges.
 
 use std::fs;
+use std::path::Path;
 
 use holdfast_storage::engine::{EngineError, Stall, Usage};
 use holdfast_types::Family;
 use metrics::gauge;
-use rocksdb::properties;
+use rocksdb::properties::{self, PropName};
 
 use crate::engine::Core;
 use crate::fate::{io_error, rocks_error};
@@ -34,14 +35,18 @@ pub(crate) fn measure(core: &Core) -> Result<Usage, EngineError> {
 
 /// How hard RocksDB pushes back.
 pub(crate) fn stall(core: &Core) -> Stall {
-    let number = |property| core.db.property_int_value(property).ok().flatten().unwrap_or(0);
-    if number(properties::IS_WRITE_STOPPED) > 0 {
+    if database_property(core, properties::IS_WRITE_STOPPED) > 0 {
         Stall::Stopped
-    } else if number(properties::ACTUAL_DELAYED_WRITE_RATE) > 0 {
+    } else if database_property(core, properties::ACTUAL_DELAYED_WRITE_RATE) > 0 {
         Stall::Slow
     } else {
         Stall::None
     }
+}
+
+/// How many flushes and compactions have failed since the start.
+pub(crate) fn background_errors(core: &Core) -> u64 {
+    database_property(core, properties::BACKGROUND_ERRORS)
 }
 
 /// The file system below the data directory.
@@ -56,7 +61,7 @@ pub(crate) fn disk(core: &Core) -> Result<Disk, EngineError> {
 }
 
 /// Asks the file system that holds a path.
-pub(crate) fn disk_at(path: &std::path::Path) -> Result<Disk, EngineError> {
+pub(crate) fn disk_at(path: &Path) -> Result<Disk, EngineError> {
     let stat = rustix::fs::statvfs(path)
         .map_err(|error| io_error("asking the file system for its size", path, &error.into()))?;
     Ok(Disk {
@@ -105,17 +110,17 @@ pub(crate) fn record(core: &Core) -> Result<Usage, EngineError> {
             properties::NUM_RUNNING_COMPACTIONS,
         ),
     ] {
-        let value = core.db.property_int_value(property).ok().flatten().unwrap_or(0);
-        gauge!(name).set(value as f64);
+        gauge!(name).set(database_property(core, property) as f64);
     }
     Ok(usage)
 }
 
-fn family_property(
-    core: &Core,
-    family: Family,
-    property: &rocksdb::properties::PropName,
-) -> Result<u64, EngineError> {
+/// Absent properties read as 0.
+fn database_property(core: &Core, property: &PropName) -> u64 {
+    core.db.property_int_value(property).ok().flatten().unwrap_or(0)
+}
+
+fn family_property(core: &Core, family: Family, property: &PropName) -> Result<u64, EngineError> {
     core.db
         .property_int_value_cf(core.handle(family), property)
         .map(|value| value.unwrap_or(0))
