@@ -3,9 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use holdfast_client::ClientConfig;
-use holdfast_node::{Config, InitialMember};
+use holdfast_node::Config;
+use holdfast_node::config::InitialMember;
 use holdfast_storage::engine::Seq;
 use holdfast_storage::faulty::FaultyDisk;
 use holdfast_types::{Clock, Millis, NodeId};
@@ -17,6 +19,9 @@ use crate::trace;
 const CLIENT_PORT: u16 = 7100;
 const ADMIN_PORT: u16 = 7200;
 const PEER_PORT: u16 = 7300;
+/// Syncs take time, so that there is something unsynced to lose.
+const SYNC_DELAY: Duration = Duration::from_millis(1);
+const SYNC_JITTER: Duration = Duration::from_millis(8);
 const CLUSTER_ID: uuid::Uuid = uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
 
 /// A clock that is off by a settable amount: madsim gives every node the same time.
@@ -60,12 +65,19 @@ impl Cluster {
         let machines = (1..=size)
             .map(|id| {
                 let disk = FaultyDisk::new(seed.wrapping_mul(31).wrapping_add(id));
+                disk.configure(|faults| {
+                    faults.sync_delay = SYNC_DELAY;
+                    faults.sync_jitter = SYNC_JITTER;
+                });
                 let clock = Arc::new(SkewedClock::default());
                 let node = boot(handle, id, config(id, size), disk.clone(), Arc::clone(&clock));
                 Machine { node, disk, clock }
             })
             .collect();
-        Cluster { handle: handle.clone(), machines }
+        Cluster {
+            handle: handle.clone(),
+            machines,
+        }
     }
 
     /// The nodes' ids.
@@ -76,7 +88,10 @@ impl Cluster {
     /// The configuration of a client of this cluster.
     pub fn client_config(&self) -> ClientConfig {
         ClientConfig {
-            endpoints: self.ids().map(|id| address(id, CLIENT_PORT).to_string()).collect(),
+            endpoints: self
+                .ids()
+                .map(|id| address(id, CLIENT_PORT).to_string())
+                .collect(),
             admin_endpoints: self.ids().map(|id| address(id, ADMIN_PORT).to_string()).collect(),
             ..ClientConfig::default()
         }
@@ -87,7 +102,10 @@ impl Cluster {
         self.handle.kill(self.machine(id).node.id());
         let written = self.machine(id).disk.last();
         let kept = self.machine(id).disk.crash();
-        trace::event("cut_power", &format!("node={id} written={} kept={}", written.0, kept.0));
+        trace::event(
+            "cut_power",
+            &format!("node={id} written={} kept={}", written.0, kept.0),
+        );
         kept
     }
 
@@ -100,13 +118,17 @@ impl Cluster {
     /// Makes a link silent both ways. Streams across it break, as they do when a connection times out.
     pub fn cut_link(&self, one: NodeId, other: NodeId) {
         trace::event("cut_link", &format!("between={one},{other}"));
-        NetSim::current().disconnect2(self.machine(one).node.id(), self.machine(other).node.id());
+        let (one, other) = (self.machine(one).node.id(), self.machine(other).node.id());
+        NetSim::current().clog_link(one, other);
+        NetSim::current().clog_link(other, one);
     }
 
     /// Mends a cut link.
     pub fn heal_link(&self, one: NodeId, other: NodeId) {
         trace::event("heal_link", &format!("between={one},{other}"));
-        NetSim::current().connect2(self.machine(one).node.id(), self.machine(other).node.id());
+        let (one, other) = (self.machine(one).node.id(), self.machine(other).node.id());
+        NetSim::current().unclog_link(one, other);
+        NetSim::current().unclog_link(other, one);
     }
 
     /// The disk of a node, to read it or to make it fail.
@@ -125,7 +147,13 @@ impl Cluster {
 }
 
 /// Creates the machine; its main task is the production start on the disk that outlives it.
-fn boot(handle: &Handle, id: NodeId, config: Config, disk: FaultyDisk, clock: Arc<SkewedClock>) -> NodeHandle {
+fn boot(
+    handle: &Handle,
+    id: NodeId,
+    config: Config,
+    disk: FaultyDisk,
+    clock: Arc<SkewedClock>,
+) -> NodeHandle {
     handle
         .create_node()
         .name(format!("node-{id}"))

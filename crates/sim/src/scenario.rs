@@ -43,7 +43,11 @@ pub async fn power_cuts_under_writes(seed: u64) -> Summary {
     let handle = Handle::current();
     let cluster = Cluster::start(&handle, NODES, seed);
     let history = History::default();
-    let outside = handle.create_node().name("clients").ip(std::net::Ipv4Addr::new(10, 0, 1, 1).into()).build();
+    let outside = handle
+        .create_node()
+        .name("clients")
+        .ip(std::net::Ipv4Addr::new(10, 0, 1, 1).into())
+        .build();
 
     let client = connect(&cluster);
     let writers: Vec<_> = (0..WRITERS)
@@ -93,17 +97,25 @@ async fn write(client: Client, writer: u64, history: History) {
         let knowledge = match result {
             Ok(response) => {
                 trace::event("created", &format!("account={id} revision={}", response.revision));
-                Knowledge::Acknowledged { revision: response.revision }
+                Knowledge::Acknowledged {
+                    revision: response.revision,
+                }
             }
             Err(error) => {
-                trace::event("not_created", &format!("account={id} code={:?} outcome={:?}", error.code, error.outcome));
+                trace::event(
+                    "not_created",
+                    &format!("account={id} code={:?} outcome={:?}", error.code, error.outcome),
+                );
                 if error.outcome == holdfast_client::Outcome::NotApplied {
                     continue;
                 }
                 Knowledge::Unknown
             }
         };
-        history.lock().unwrap_or_else(PoisonError::into_inner).insert(id, knowledge);
+        history
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, knowledge);
         sleep(Duration::from_millis(20)).await;
     }
 }
@@ -130,8 +142,12 @@ async fn find_leader(outside: &madsim::runtime::NodeHandle, client: &Client) -> 
     let client = client.clone();
     let search = outside.spawn(async move {
         loop {
-            if let Ok(status) = client.get_status(v1::GetStatusRequest::default(), &CallOptions::default()).await
-                && let Some(leader) = status.shards.first().map(|shard| shard.leader_node_id).filter(|id| *id != 0)
+            if let Ok(status) = client.get_status(&CallOptions::default()).await
+                && let Some(leader) = status
+                    .shards
+                    .first()
+                    .map(|shard| shard.leader_node_id)
+                    .filter(|id| *id != 0)
             {
                 return leader;
             }
@@ -149,7 +165,9 @@ async fn judge(client: Client, history: BTreeMap<String, Knowledge>, nodes: Vec<
             Knowledge::Acknowledged { revision } => {
                 summary.acknowledged += 1;
                 if let Err(why) = present(&client, id, *revision).await {
-                    summary.violations.push(format!("acknowledged account {id}: {why}"));
+                    summary
+                        .violations
+                        .push(format!("acknowledged account {id}: {why}"));
                 }
             }
             Knowledge::Unknown => summary.unknown += 1,
@@ -159,7 +177,10 @@ async fn judge(client: Client, history: BTreeMap<String, Knowledge>, nodes: Vec<
         summary.violations.push(why);
     }
     if summary.acknowledged < 50 {
-        summary.violations.push(format!("only {} creates were acknowledged: nothing was tested", summary.acknowledged));
+        summary.violations.push(format!(
+            "only {} creates were acknowledged: nothing was tested",
+            summary.acknowledged
+        ));
     }
     trace::event(
         "judged",
@@ -174,12 +195,24 @@ async fn judge(client: Client, history: BTreeMap<String, Knowledge>, nodes: Vec<
 }
 
 async fn present(client: &Client, id: &str, revision: u64) -> Result<(), String> {
-    let options = CallOptions { deadline: Some(Duration::from_secs(30)), ..CallOptions::default() };
-    let get = v1::GetAccountRequest { name: format!("realms/default/accounts/{id}"), consistency: None };
-    let got = client.get_account(get, &options).await.map_err(|error| error.to_string())?;
+    let options = CallOptions {
+        deadline: Some(Duration::from_secs(30)),
+        ..CallOptions::default()
+    };
+    let get = v1::GetAccountRequest {
+        name: format!("realms/default/accounts/{id}"),
+        consistency: None,
+    };
+    let got = client
+        .get_account(get, &options)
+        .await
+        .map_err(|error| error.to_string())?;
     let account = got.account.ok_or("the answer holds no account")?;
     if account.revision != revision || account.display_name != format!("name of {id}") {
-        return Err(format!("found revision {} instead of {revision}, or another name", account.revision));
+        return Err(format!(
+            "found revision {} instead of {revision}, or another name",
+            account.revision
+        ));
     }
     let lookup = v1::LookupAccountRequest {
         parent: "realms/default".into(),
@@ -190,7 +223,10 @@ async fn present(client: &Client, id: &str, revision: u64) -> Result<(), String>
         }),
         consistency: None,
     };
-    let found = client.lookup_account(lookup, &options).await.map_err(|error| error.to_string())?;
+    let found = client
+        .lookup_account(lookup, &options)
+        .await
+        .map_err(|error| error.to_string())?;
     match found.account {
         Some(account) if account.name == format!("realms/default/accounts/{id}") => Ok(()),
         _ => Err("its email leads elsewhere".into()),
@@ -204,8 +240,13 @@ async fn replicas_agree(client: &Client, size: usize) -> Result<(), String> {
     while Instant::now() < until {
         let mut seen = Vec::new();
         for node in client.admin_endpoints() {
-            if let Ok(status) = client.get_status_of(&node, &CallOptions::default()).await {
-                seen.extend(status.shards.first().map(|shard| (shard.applied_index, shard.state_digest.clone())));
+            if let Ok(status) = client.get_status_of(node, &CallOptions::default()).await {
+                seen.extend(
+                    status
+                        .shards
+                        .first()
+                        .map(|shard| (shard.applied_index, shard.state_digest.clone())),
+                );
             }
         }
         if seen.len() == size && seen.iter().all(|(index, _)| *index == seen[0].0) {

@@ -13,7 +13,7 @@ static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Simulated nanoseconds since the run began.
 fn now() -> u128 {
-    madsim::time::Handle::try_current().map_or(0, |handle| handle.elapsed().as_nanos())
+    madsim::time::TimeHandle::try_current().map_or(0, |handle| handle.elapsed().as_nanos())
 }
 
 /// Adds a line. `facts` are `key=value` pairs without anything that differs between runs of one seed.
