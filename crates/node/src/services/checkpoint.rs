@@ -273,10 +273,23 @@ mod tests {
         let mut progress = advanced(None, import, &checkpoint(0, 20_000), Millis(0), WINDOW);
         for item in 1..100_u64 {
             let now = Millis(item * WINDOW / 10);
-            let segment = progress.segments.iter().rev().find(|segment| segment.from_index <= item);
+            let segment = progress
+                .segments
+                .iter()
+                .rev()
+                .find(|segment| segment.from_index <= item);
             let age_ms = now.0 - segment.unwrap().birth.0;
-            assert!(age_ms < WINDOW, "item {item} would be tried with an id of {age_ms} ms");
-            progress = advanced(Some(&progress), import, &checkpoint(item, item + 20_000), now, WINDOW);
+            assert!(
+                age_ms < WINDOW,
+                "item {item} would be tried with an id of {age_ms} ms"
+            );
+            progress = advanced(
+                Some(&progress),
+                import,
+                &checkpoint(item, item + 20_000),
+                now,
+                WINDOW,
+            );
         }
     }
 

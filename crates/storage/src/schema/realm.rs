@@ -46,6 +46,15 @@ pub fn mutation(realm: &Realm, expect: Expect) -> Mutation {
     }
 }
 
+/// Holds while the realm is as it was read: whatever was evaluated under its rules and keys relies on them.
+pub fn guard(realm: &Versioned<Realm>) -> Guard {
+    Guard {
+        family: FAMILY,
+        key: key(realm.value.number),
+        expect: Expect::Stamp(realm.stamp),
+    }
+}
+
 /// The realm with this number.
 pub fn read(view: &dyn View, realm: RealmNumber) -> Result<Option<Versioned<Realm>>, EngineError> {
     let value = view.get(FAMILY, &key(realm))?;
