@@ -1,5 +1,7 @@
 //! Damage: a node whose log lost something that it had synced must not start; anything that was not synced may be lost,
 //! from the end.
+#![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "a test stops at whatever it does not expect")]
 
 mod support;
 

@@ -1,4 +1,6 @@
 //! What RocksDB adds to the contract every engine keeps: one process, fail-stop, checkpoints, numbers, the ballast.
+#![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "a test stops at whatever it does not expect")]
 
 mod support;
 

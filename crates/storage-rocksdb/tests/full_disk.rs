@@ -1,6 +1,8 @@
 //! A full disk stops the engine with a clear message and loses nothing that was synced; the ballast lets it start again.
 //!
 //! The disk is a small tmpfs in a user namespace of its own; where the machine refuses those, the test says so and passes.
+#![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "a test stops at whatever it does not expect")]
 
 mod support;
 
