@@ -84,26 +84,33 @@ impl LogStore {
                 .transpose()
                 .map_err(io::Error::other)?;
             let (from, to) = (keys::log(shard, 0), keys::log(shard, u64::MAX));
-            let newest = view
-                .scan(
+            let end = |direction| {
+                view.scan(
                     Family::RaftLog,
                     Bound::Included(&from[..]),
                     Bound::Included(&to[..]),
-                    Direction::Backward,
+                    direction,
                 )
                 .next()
                 .transpose()
-                .map_err(io::Error::other)?;
-            let newest = newest
+                .map_err(io::Error::other)
+            };
+            let oldest = end(Direction::Forward)?;
+            let newest = end(Direction::Backward)?
                 .map(|(_, value)| entry::decode(&value))
                 .transpose()
                 .map_err(io::Error::other)?;
+            let first = match &purged {
+                Some(purged) => purged.index + 1,
+                None => oldest.and_then(|(key, _)| keys::log_index(&key)).unwrap_or(0),
+            };
             // A purge that ran past the end, after a snapshot was installed, leaves no entry.
             let last = newest.map(|entry| entry.log_id).max(purged);
             Log {
                 vote,
                 purged,
                 last,
+                first,
                 ..Log::default()
             }
         };

@@ -17,6 +17,7 @@ use holdfast_storage::engine::Stall;
 use holdfast_storage::{command, schema};
 use holdfast_types::{Actor, Bucket, Caller, Millis};
 use holdfast_wire::internal::ReportRequest;
+use holdfast_wire::status::Reason;
 use holdfast_wire::v1;
 use tokio::time::Instant;
 
@@ -53,6 +54,8 @@ const IMPORTS_MAX: usize = 200;
 const MEASURE: Duration = Duration::from_secs(1);
 /// Pause between two rounds of comparing clocks.
 const COMPARE: Duration = Duration::from_secs(2);
+/// How soon they are compared until a quorum has agreed once.
+const COMPARE_FIRST: Duration = Duration::from_millis(50);
 /// How long a peer may take to report.
 const REPORT: Duration = Duration::from_millis(500);
 
@@ -182,12 +185,31 @@ async fn purge_due(core: &Arc<Core>) {
         };
         match driver::run(core, request, &call, None).await {
             Ok(_) => metrics::counter!("holdfast_purged_accounts_total").increment(1),
-            Err(failure) => {
+            // Another node's turn, or this one's later.
+            Err(failure) if failure.may_have_applied() || not_now(failure.reason()) => {
                 tracing::debug!(reason = ?failure.reason(), "a purge came to nothing; the next sweep tries again");
                 return;
             }
+            // One account that cannot be purged must not keep the others from it.
+            Err(failure) => {
+                metrics::counter!("holdfast_purges_failed_total").increment(1);
+                tracing::warn!(reason = ?failure.reason(), "an account could not be purged; the next sweep tries again");
+            }
         }
     }
+}
+
+/// Whether a failure says nothing about the request, only about this node at this moment.
+fn not_now(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::NotLeader
+            | Reason::NoLeader
+            | Reason::NodeNotServing
+            | Reason::ClockSkew
+            | Reason::Overloaded
+            | Reason::DeadlineExceeded
+    )
 }
 
 /// Expires request records, a range of buckets at a time.
@@ -343,7 +365,13 @@ pub(crate) fn alarms(core: &Core) -> Vec<v1::Alarm> {
 /// Compares clocks with the peers, and steps aside while this one is far from theirs.
 async fn compare_clocks(core: Arc<Core>) {
     loop {
-        tokio::time::sleep(COMPARE).await;
+        // The leader waits for the first conclusion.
+        let pause = if core.clock_guard.confirmed() {
+            COMPARE
+        } else {
+            COMPARE_FIRST
+        };
+        tokio::time::sleep(pause).await;
         let mut ahead_ms = Vec::new();
         let mut disks_nearly_full = 0;
         let members = core.group.members();
@@ -365,7 +393,7 @@ async fn compare_clocks(core: Arc<Core>) {
             }
         }
         core.disk.peers_nearly_full(disks_nearly_full, members.len());
-        core.clock_guard.measured(ahead_ms);
+        core.clock_guard.measured(ahead_ms, members.len());
         if !core.clock_guard.trusted() && core.leadership().is_me {
             tracing::warn!(
                 ahead_ms = core.clock_guard.offset_ms(),

@@ -2,12 +2,17 @@
 //!
 //! Stamps rise whatever the clock does (the machine sees to that), but a leader whose clock runs ahead drags
 //! the log clock with it: request ids expire early, purges come early, and it cannot be taken back. So a node
-//! compares its clock with its peers' and steps aside while it is far from their median.
+//! compares its clock with its peers' and steps aside while it is far from their median. And until a quorum has
+//! agreed with its clock once since the start, it does not move the log clock by more than [`LEAP_MS_MAX`]: a
+//! machine that comes back from a power cut years ahead must not be believed for even one entry.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use holdfast_types::{Clock, Millis};
+
+/// How far a node may move the log clock before anybody has agreed with its own.
+const LEAP_MS_MAX: u64 = 60_000;
 
 /// The operating system's clock.
 #[derive(Debug, Clone, Copy, Default)]
@@ -25,6 +30,8 @@ impl Clock for SystemClock {
 pub(crate) struct ClockGuard {
     offset_ms: AtomicI64,
     offset_ms_max: i64,
+    /// A quorum's clocks have agreed with this one since the start.
+    confirmed: AtomicBool,
 }
 
 impl ClockGuard {
@@ -32,23 +39,43 @@ impl ClockGuard {
         ClockGuard {
             offset_ms: AtomicI64::new(0),
             offset_ms_max: i64::try_from(offset_ms_max).unwrap_or(i64::MAX),
+            confirmed: AtomicBool::new(false),
         }
     }
 
-    /// Takes a round of measurements: how far each reachable peer's clock is ahead of this one's. With fewer
-    /// than two peers nobody can say whose clock is wrong, so nothing is concluded.
-    pub(crate) fn measured(&self, mut ahead_ms: Vec<i64>) {
-        let offset = if ahead_ms.len() < 2 {
-            0
-        } else {
-            ahead_ms.sort_unstable();
-            // Of an even number the one nearer to this clock: a single bad peer must not unseat a good node.
-            let upper = ahead_ms[ahead_ms.len() / 2];
-            let lower = ahead_ms[(ahead_ms.len() - 1) / 2];
-            -(if upper.abs() < lower.abs() { upper } else { lower })
+    /// Takes a round of measurements in a cluster of `members`: how far each reachable peer's clock is ahead of
+    /// this one's. With fewer than two peers nobody can say whose clock is wrong; then the last conclusion
+    /// stands, unless the one peer agrees with this clock.
+    pub(crate) fn measured(&self, mut ahead_ms: Vec<i64>, members: usize) {
+        let near = |ahead: &&i64| ahead.abs() <= self.offset_ms_max;
+        let agreeing = 1 + ahead_ms.iter().filter(near).count();
+        if agreeing > members / 2 {
+            self.confirmed.store(true, Ordering::Relaxed);
+        }
+        let offset = match ahead_ms[..] {
+            [] => return,
+            [only] if near(&&only) => -only,
+            [_] => return,
+            _ => {
+                ahead_ms.sort_unstable();
+                // Of an even number the one nearer to this clock: a single bad peer must not unseat a good node.
+                let upper = ahead_ms[ahead_ms.len() / 2];
+                let lower = ahead_ms[(ahead_ms.len() - 1) / 2];
+                -(if upper.abs() < lower.abs() { upper } else { lower })
+            }
         };
         self.offset_ms.store(offset, Ordering::Relaxed);
         metrics::gauge!("holdfast_clock_offset_milliseconds").set(offset as f64);
+    }
+
+    /// Whether this node may stamp an entry at `now` when the log clock shows `log_clock`.
+    pub(crate) fn may_stamp(&self, now: Millis, log_clock: Millis) -> bool {
+        self.trusted() && (self.confirmed() || now <= log_clock.plus(LEAP_MS_MAX))
+    }
+
+    /// Whether a quorum has agreed with this clock since the start.
+    pub(crate) fn confirmed(&self) -> bool {
+        self.confirmed.load(Ordering::Relaxed)
     }
 
     /// How far this clock is ahead of its peers' median, milliseconds; negative: behind.
@@ -69,7 +96,7 @@ mod tests {
     #[test]
     fn only_the_odd_one_out_steps_aside() {
         let guard = ClockGuard::new(500);
-        let table: [(&[i64], i64, bool); 6] = [
+        let table: [(&[i64], i64, bool); 9] = [
             (&[], 0, true),
             (&[9_000], 0, true),
             (&[10, -20], -10, true),
@@ -77,15 +104,40 @@ mod tests {
             (&[9_000, 5], -5, true),
             // Both agree that this clock is behind.
             (&[9_000, 8_000], -8_000, false),
+            // That stands until somebody agrees with it.
+            (&[], -8_000, false),
+            (&[7_000], -8_000, false),
+            (&[40], -40, true),
             (&[-700, -900, -600, 4], 600, false),
         ];
         for (ahead, offset, trusted) in table {
-            guard.measured(ahead.to_vec());
+            guard.measured(ahead.to_vec(), 3);
             assert_eq!(
                 (guard.offset_ms(), guard.trusted()),
                 (offset, trusted),
                 "{ahead:?}"
             );
         }
+    }
+
+    #[test]
+    fn nobody_leaps_before_a_quorum_agreed() {
+        let guard = ClockGuard::new(500);
+        let (log_clock, years_later) = (Millis(1_000_000), Millis(100_000_000_000));
+        assert!(guard.may_stamp(log_clock.plus(1_000), log_clock));
+        assert!(!guard.may_stamp(years_later, log_clock));
+        guard.measured(vec![9_000], 3);
+        assert!(
+            !guard.may_stamp(years_later, log_clock),
+            "the one peer that answered does not agree"
+        );
+        guard.measured(vec![20], 3);
+        assert!(guard.may_stamp(years_later, log_clock));
+        let alone = ClockGuard::new(500);
+        alone.measured(vec![], 1);
+        assert!(
+            alone.may_stamp(years_later, log_clock),
+            "a cluster of one has nobody to ask"
+        );
     }
 }

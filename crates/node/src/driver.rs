@@ -222,10 +222,11 @@ pub(crate) fn leading(core: &Core) -> Result<u64, Failure> {
     if !leadership.is_me || !leadership.ready {
         return Err(core.not_leader());
     }
-    if !core.clock_guard.trusted() {
+    let log_clock = core.group.state().stamp.millis();
+    if !core.clock_guard.may_stamp(core.clock.now(), log_clock) {
         return Err(Failure::new(
             Reason::ClockSkew,
-            "the leader's clock is too far from its peers'; it is handing leadership over",
+            "the leader's clock is far from its peers', or not compared with them yet",
         ));
     }
     Ok(leadership.term)

@@ -73,7 +73,7 @@ pub(crate) async fn route<M: Mutation>(
         unknown |= failure.may_have_applied();
         let elsewhere = matches!(failure, Failure::There(_));
         let again = match failure.reason() {
-            Reason::NotLeader | Reason::NoLeader => M::REPEATABLE || !unknown,
+            Reason::NotLeader | Reason::NoLeader | Reason::ClockSkew => M::REPEATABLE || !unknown,
             // The leader is about to hand over.
             Reason::NodeNotServing if elsewhere => M::REPEATABLE || !unknown,
             Reason::OutcomeUnknown => M::REPEATABLE,
