@@ -245,6 +245,9 @@ impl Stored for Installing {
     }
 }
 
+/// Tells one data directory from another, also when both belong to the same node.
+pub(crate) type Directory = [u8; 16];
+
 /// Whose directory this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -252,6 +255,8 @@ pub(crate) struct Identity {
     pub(crate) cluster_id: [u8; 16],
     /// The node.
     pub(crate) node_id: u64,
+    /// The directory itself: random, drawn once.
+    pub(crate) directory: Directory,
     /// The layout of everything in the directory.
     pub(crate) format: u32,
 }
@@ -260,6 +265,7 @@ pub(crate) struct Identity {
 pub(crate) struct IdentityRecord {
     cluster_id: [u8; 16],
     node_id: u64,
+    directory: [u8; 16],
     format: u32,
 }
 
@@ -271,6 +277,7 @@ impl Stored for Identity {
         IdentityRecord {
             cluster_id: self.cluster_id,
             node_id: self.node_id,
+            directory: self.directory,
             format: self.format,
         }
     }
@@ -279,6 +286,7 @@ impl Stored for Identity {
         Ok(Identity {
             cluster_id: record.cluster_id,
             node_id: record.node_id,
+            directory: record.directory,
             format: record.format,
         })
     }
@@ -333,11 +341,14 @@ mod tests {
         );
         let mut identity = vec![1];
         identity.extend([9; 16]);
-        identity.extend([5, 1]);
+        identity.push(5);
+        identity.extend([8; 16]);
+        identity.push(1);
         golden(
             Identity {
                 cluster_id: [9; 16],
                 node_id: 5,
+                directory: [8; 16],
                 format: 1,
             },
             &identity,

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use crate::apply::{Applied, StateMachine};
 use crate::barrier::{Barrier, LeaderRounds};
 use crate::error::{BarrierError, InitializeError, MembershipError, ProposeError, StartError, Timeout};
+use crate::identity::Directories;
 use crate::log_store::LogStore;
 use crate::log_writer::LogWriter;
 use crate::maintenance::{self, Maintenance};
@@ -71,13 +72,14 @@ impl Group {
     ) -> Result<Group, StartError> {
         let config = Arc::new(config);
         let raft_config = raft_config(&config)?;
-        identity::check(&*engine, config.cluster_id, config.node_id).await?;
+        let directory = identity::check(&*engine, config.cluster_id, config.node_id).await?;
         snapshot::finish_install(&*engine, config.shard)
             .await
             .map_err(damaged)?;
         // What was recovered but never synced counts from here on: others will be told that it is stored.
         engine.sync().await?;
 
+        let directories = Arc::new(Directories::open(directory, engine.clone())?);
         let writer = LogWriter::start(engine.clone(), fatal.clone(), config.sync_bytes_max);
         let log = LogStore::open(
             engine.clone(),
@@ -88,7 +90,7 @@ impl Group {
         .map_err(damaged)?;
         let (machine, applied) =
             StateMachine::open(engine.clone(), config.shard, log.clone(), fatal.clone()).map_err(damaged)?;
-        let peers = Arc::new(Peers::new(config.clone(), applied.clone()));
+        let peers = Arc::new(Peers::new(config.clone(), applied.clone(), directories.clone()));
         let raft = Raft::new(
             config.node_id,
             raft_config,
@@ -104,7 +106,14 @@ impl Group {
         let rounds = LeaderRounds::start(raft.clone());
         let barrier = Barrier::start(raft.clone(), rounds.clone(), peers, recovered.clone());
         let leadership = Arc::new(watch::channel(Leadership::default()).0);
-        let peer_service = PeerService::new(config.clone(), raft.clone(), engine, rounds, fatal.clone());
+        let peer_service = PeerService::new(
+            config.clone(),
+            raft.clone(),
+            engine,
+            rounds,
+            fatal.clone(),
+            directories,
+        );
 
         let recovery = raft.clone();
         let mut tasks = vec![

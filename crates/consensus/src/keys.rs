@@ -8,13 +8,14 @@
 //! | raft_meta | shard (4), `i` | the snapshot being installed |
 //! | raft_meta | shard (4), `s`, family (1), key | a staged snapshot row |
 //! | raft_meta | `ff ff ff ff`, `n` | the directory's identity |
+//! | raft_meta | `ff ff ff ff`, `d`, node (8) | the directory another node was first seen with |
 //! | meta | shard (4), `a` | the last applied log id |
 //! | meta | shard (4), `m` | the membership as of that entry |
 //!
 //! The machine's own state is beside the last two, under `s`. Numbers are big-endian.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use holdfast_types::{Family, ShardId};
+use holdfast_types::{Family, NodeId, ShardId};
 
 /// The row of a log entry.
 pub(crate) fn log(shard: ShardId, index: u64) -> Bytes {
@@ -71,6 +72,20 @@ pub(crate) fn unstage(key: &Bytes) -> Option<(Family, Bytes)> {
 
 pub(crate) fn identity() -> Bytes {
     tagged(ShardId(u32::MAX), b'n')
+}
+
+/// The row that pins another node's directory.
+pub(crate) fn peer_directory(node: NodeId) -> Bytes {
+    let mut key = BytesMut::with_capacity(13);
+    key.put_u32(u32::MAX);
+    key.put_u8(b'd');
+    key.put_u64(node);
+    key.freeze()
+}
+
+/// The node in such a row's key.
+pub(crate) fn peer_directory_node(key: &[u8]) -> Option<NodeId> {
+    Some(u64::from_be_bytes(key.get(5..)?.try_into().ok()?))
 }
 
 pub(crate) fn applied(shard: ShardId) -> Bytes {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
 use holdfast_storage::engine::Engine;
-use holdfast_types::Family;
+use holdfast_types::{Family, NodeId};
 use holdfast_wire::internal as wire;
 use holdfast_wire::internal::peer_service_server;
 use openraft::raft::{TransferLeaderError, TransferLeaderRequest};
@@ -18,8 +18,9 @@ use openraft::storage::Snapshot;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::barrier::{LeaderError, LeaderRounds};
-use crate::codec;
+use crate::codec::{self, Directory};
 use crate::convert;
+use crate::identity::{Directories, OtherDirectory};
 use crate::runtime::timeout;
 use crate::snapshot::{self, SnapshotData, chunk_checksum};
 use crate::type_config::{Raft, SnapshotMeta, StoredMembership};
@@ -40,6 +41,7 @@ struct Inner {
     engine: Arc<dyn Engine>,
     rounds: LeaderRounds,
     fatal: FatalSink,
+    directories: Arc<Directories>,
     /// Held by whoever stages a snapshot, until it is installed or given up.
     staging: Arc<tokio::sync::Mutex<()>>,
 }
@@ -51,6 +53,7 @@ impl PeerService {
         engine: Arc<dyn Engine>,
         rounds: LeaderRounds,
         fatal: FatalSink,
+        directories: Arc<Directories>,
     ) -> Self {
         let staging = Arc::default();
         PeerService {
@@ -60,6 +63,7 @@ impl PeerService {
                 engine,
                 rounds,
                 fatal,
+                directories,
                 staging,
             }),
         }
@@ -96,7 +100,37 @@ impl PeerService {
                 header.shard
             )));
         }
-        Ok(())
+        self.check_directories(&header)
+    }
+
+    /// Refuses nodes that lost their directory, and notices when this one did.
+    fn check_directories(&self, header: &wire::PeerHeader) -> Result<(), Status> {
+        let Inner {
+            config,
+            directories,
+            fatal,
+            ..
+        } = &*self.inner;
+        let wiped = |node: NodeId| {
+            format!(
+                "node {node} comes with another data directory than before, so it has forgotten what it promised; \
+                 give it a new node id, add that as a learner and remove node {node}"
+            )
+        };
+        if !header.to_directory.is_empty() && header.to_directory[..] != directories.own {
+            fatal.report(wiped(config.node_id));
+            return Err(Status::failed_precondition(wiped(config.node_id)));
+        }
+        let from = Directory::try_from(&header.from_directory[..])
+            .map_err(|_| Status::invalid_argument("the sender's directory is missing"))?;
+        match directories.meet(header.from_node, from) {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(OtherDirectory)) => Err(Status::failed_precondition(wiped(header.from_node))),
+            Err(error) => {
+                fatal.report(format!("remembering a peer failed: {error}"));
+                Err(Status::unavailable(error.to_string()))
+            }
+        }
     }
 
     /// Stages a whole snapshot, checking every chunk.

@@ -16,6 +16,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::apply::Applied;
+use crate::identity::Directories;
 use crate::{ConsensusConfig, PeerTls};
 
 /// The largest message either side takes.
@@ -36,14 +37,20 @@ pub(crate) enum Purpose {
 pub(crate) struct Peers {
     pub(crate) config: Arc<ConsensusConfig>,
     pub(crate) applied: Arc<Applied>,
+    pub(crate) directories: Arc<Directories>,
     channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
 }
 
 impl Peers {
-    pub(crate) fn new(config: Arc<ConsensusConfig>, applied: Arc<Applied>) -> Self {
+    pub(crate) fn new(
+        config: Arc<ConsensusConfig>,
+        applied: Arc<Applied>,
+        directories: Arc<Directories>,
+    ) -> Self {
         Peers {
             config,
             applied,
+            directories,
             channels: Mutex::new(BTreeMap::new()),
         }
     }
@@ -58,6 +65,11 @@ impl Peers {
             shard_epoch: self.applied.state().epoch.0,
             deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
             trace_parent: String::new(),
+            from_directory: Bytes::copy_from_slice(&self.directories.own),
+            to_directory: self
+                .directories
+                .of(to)
+                .map_or_else(Bytes::new, |directory| Bytes::copy_from_slice(&directory)),
         }
     }
 

@@ -11,6 +11,7 @@ use holdfast_consensus::{
     StartError,
 };
 use holdfast_storage::engine::Engine;
+use holdfast_storage::faulty::FaultyDisk;
 use holdfast_types::ClusterId;
 use support::{CLUSTER, Cluster, Node, put, soon};
 use tokio::time::Instant;
@@ -344,4 +345,24 @@ async fn a_directory_keeps_its_owner_and_strangers_are_refused() {
         .read_barrier(Instant::now() + Duration::from_secs(3))
         .await;
     assert!(read.is_err(), "{read:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_is_refused_under_its_old_id() {
+    let mut cluster = Cluster::found(defaults).await;
+    let (leader, _) = cluster.leader().await;
+    let follower = leader % 3 + 1;
+    cluster.write("k", "v").await;
+    // The leader has met it.
+    assert_eq!(cluster.read(follower, "k").await.as_deref(), Some("v"));
+    cluster.crash(follower).await;
+    cluster.nodes.get_mut(&follower).unwrap().disk = FaultyDisk::new(99);
+    cluster.start(follower).await;
+    let fatal = cluster.nodes[&follower].fatal().clone();
+    let reason = tokio::time::timeout(Duration::from_secs(20), fatal.wait())
+        .await
+        .unwrap();
+    assert!(reason.contains("another data directory"), "{reason}");
+    cluster.write("k2", "v").await;
+    assert_eq!(cluster.group(leader).status().fatal, None);
 }
