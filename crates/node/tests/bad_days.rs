@@ -1,4 +1,5 @@
 //! Disks that stall, fill and fail; more work than a node takes; deadlines. Nodes in one process.
+#![cfg(not(madsim))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Three nodes in one process, over real sockets: any node answers anything, and nothing happens twice.
+#![cfg(not(madsim))]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Imports, exports and lists on three nodes in one process.
+#![cfg(not(madsim))]
 
 mod common;
 
