@@ -1,5 +1,6 @@
 //! The same group under the simulator: elections, a killed leader, a power failure, and the same run again.
 #![cfg(madsim)]
+#![allow(clippy::unwrap_used, reason = "a test")]
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -95,10 +96,9 @@ async fn write(
     let mut indexes = Vec::new();
     for n in range {
         loop {
-            let (id, group, term) = leader(members, except).await;
+            let (_, group, term) = leader(members, except).await;
             let deadline = Instant::now() + Duration::from_secs(1);
-            let proposal = async move { group.propose(put(n), term, deadline).await };
-            if let Ok(Ok(committed)) = members[&id].node.spawn(proposal).await {
+            if let Ok(committed) = group.propose(put(n), term, deadline).await {
                 indexes.push(committed.index);
                 break;
             }
@@ -130,23 +130,21 @@ async fn story() -> (Vec<u64>, State) {
     Handle::current().restart(members[&first].node.id());
     indexes.extend(write(&members, None, 60..90).await);
 
-    let (id, group, _) = leader(&members, None).await;
+    let (_, group, _) = leader(&members, None).await;
     let deadline = Instant::now() + Duration::from_secs(30);
-    let point = members[&id]
-        .node
-        .spawn(async move { group.read_barrier(deadline).await })
-        .await
-        .unwrap()
-        .unwrap();
+    let point = group.read_barrier(deadline).await.unwrap();
     let mut states = Vec::new();
     for member in members.values() {
-        let group = member.group.lock().unwrap().clone().unwrap();
-        let waited = member.node.spawn(async move {
-            group.wait_applied(point.index, deadline).await.unwrap();
-            group.read_barrier(deadline).await.unwrap();
-            (group.state(), group.view())
-        });
-        let (state, view) = waited.await.unwrap();
+        let group = loop {
+            // The restarted one may still be on its way.
+            if let Some(group) = member.group.lock().unwrap().clone() {
+                break group;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        };
+        group.wait_applied(point.index, deadline).await.unwrap();
+        group.read_barrier(deadline).await.unwrap();
+        let (state, view) = (group.state(), group.view());
         for n in 0..90_u64 {
             assert!(
                 view.get(Family::Account, &n.to_be_bytes()).unwrap().is_some(),

@@ -1,5 +1,7 @@
 //! Nodes in one process, over loopback, each with a disk that outlives it.
 
+#![allow(clippy::unwrap_used, reason = "a test helper")]
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
