@@ -63,7 +63,14 @@ pub(crate) async fn route<M: Mutation>(
         let attempt = match seen.leader {
             _ if seen.is_me && seen.ready => message.clone().run(core, call, permit.clone()).await,
             _ if seen.is_me => Err(Failure::no_leader("this node was elected just now")),
-            Some(leader) if leader != core.node_id() => forward(core, leader, &message, call).await,
+            Some(leader) if leader != core.node_id() => {
+                tokio::select! {
+                    biased;
+                    result = forward(core, leader, &message, call) => result,
+                    // It may be frozen, or cut off. Asking its successor is safe where asking twice is.
+                    () = succeeded(core, leader), if M::REPEATABLE => Err(Problem::outcome_unknown().into()),
+                }
+            }
             _ => Err(Failure::no_leader("none is known")),
         };
         let failure = match attempt {
@@ -93,6 +100,19 @@ pub(crate) async fn route<M: Mutation>(
             _ = leadership.changed() => {}
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
         }
+    }
+}
+
+/// Waits until another node than `leader` leads.
+async fn succeeded(core: &Core, leader: NodeId) {
+    let mut leadership = core.group.leadership();
+    let ended = leadership
+        .wait_for(|now| now.leader.is_some_and(|now| now != leader))
+        .await
+        .is_err();
+    if ended {
+        // The group has ended; whoever waits is told by others.
+        std::future::pending().await
     }
 }
 
