@@ -148,8 +148,9 @@ fn scalar(text: &str) -> config::Value {
 }
 
 fn start_logging(config: &Config) -> Result<(), Failure> {
-    // openraft tells its inner life at `info`; who wants to hear it says `openraft=info`.
-    let filter = tracing_subscriber::EnvFilter::try_new(format!("openraft=warn,{}", config.log.level))
+    // openraft tells its inner life at `info`, and each attempt to reach a dead peer at `warn`, where an alarm of
+    // ours says it once. Who wants to hear it says `openraft=info`.
+    let filter = tracing_subscriber::EnvFilter::try_new(format!("openraft=error,{}", config.log.level))
         .map_err(|error| Failure::usage(format!("log.level: {error}")))?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)

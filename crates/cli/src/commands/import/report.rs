@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::fs::File;
 use std::io::{BufWriter, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use holdfast_client::v1;
 use holdfast_types::RequestId;
@@ -74,13 +74,7 @@ impl Report {
                 .say(&format!("resuming after line {}", thousands(after_line)));
         }
         if let Some(path) = &self.rejects_path {
-            let file = File::options()
-                .create(true)
-                .write(true)
-                .append(after_line > 0)
-                .truncate(after_line == 0)
-                .open(path)
-                .map_err(|error| Failure::io(path.display(), &error))?;
+            let file = open_rejects(path, after_line).map_err(|error| Failure::io(path.display(), &error))?;
             self.rejects = Some(BufWriter::new(file));
         }
         Ok(())
@@ -248,6 +242,28 @@ impl Report {
     }
 }
 
+/// The file of rejected lines, ready for more. An earlier run may have got further than it could make durable:
+/// what it reported beyond `after_line` comes again, and a last line torn by its death with it.
+fn open_rejects(path: &Path, after_line: u64) -> std::io::Result<File> {
+    let earlier = match std::fs::read_to_string(path) {
+        Ok(text) if after_line > 0 => text,
+        _ => String::new(),
+    };
+    let mut kept = String::new();
+    for line in earlier.lines() {
+        let number = serde_json::from_str::<Value>(line)
+            .ok()
+            .and_then(|entry| entry["line"].as_u64());
+        if number.is_some_and(|number| number <= after_line) {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    let mut file = File::create(path)?;
+    file.write_all(kept.as_bytes())?;
+    Ok(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -319,5 +335,18 @@ mod tests {
             ]
         );
         assert_eq!(entries[1]["input"]["n"], 2);
+    }
+
+    #[test]
+    fn a_resumed_import_reports_no_line_twice() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("rejects.jsonl");
+        std::fs::write(&path, "{\"line\":3}\n{\"line\":8}\n{\"li").unwrap();
+        let lines = |after| {
+            drop(open_rejects(&path, after).unwrap());
+            std::fs::read_to_string(&path).unwrap()
+        };
+        assert_eq!(lines(5), "{\"line\":3}\n");
+        assert_eq!(lines(0), "", "a new import begins a new list");
     }
 }
