@@ -36,7 +36,12 @@ pub(crate) fn command(script: &str) -> Command {
 /// Leaves nothing behind, however the tour ended.
 pub(crate) fn clean_up() {
     let _ = crate::down::run(&["--wipe".to_owned()]);
-    for file in ["accounts.jsonl", "rejected.jsonl", "exported.jsonl", "exported.jsonl.position.json"] {
+    for file in [
+        "accounts.jsonl",
+        "rejected.jsonl",
+        "exported.jsonl",
+        "exported.jsonl.position.json",
+    ] {
         let _ = fs::remove_file(workspace::root().join(file));
     }
 }

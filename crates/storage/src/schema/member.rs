@@ -43,21 +43,36 @@ pub fn read(view: &dyn View, node: NodeId) -> Result<Option<Versioned<Member>>, 
 pub fn mutation(node: NodeId, member: Member, expect: Expect) -> Mutation {
     let key = key(node);
     Mutation {
-        guards: vec![Guard { family: FAMILY, key: key.clone(), expect }],
-        writes: vec![Write::Put { family: FAMILY, key, key_id: 0, body: encode(member) }],
+        guards: vec![Guard {
+            family: FAMILY,
+            key: key.clone(),
+            expect,
+        }],
+        writes: vec![Write::Put {
+            family: FAMILY,
+            key,
+            key_id: 0,
+            body: encode(member),
+        }],
         ..Mutation::default()
     }
 }
 
 /// The record of a node id.
 pub fn encode(member: Member) -> Bytes {
-    bytes(&proto::Member { joined: member.joined, retired: member.retired })
+    bytes(&proto::Member {
+        joined: member.joined,
+        retired: member.retired,
+    })
 }
 
 /// Reads the record of a node id.
 pub fn decode(record: Bytes) -> Result<Member, Damaged> {
     let member: proto::Member = message(FAMILY, record)?;
-    Ok(Member { joined: member.joined, retired: member.retired })
+    Ok(Member {
+        joined: member.joined,
+        retired: member.retired,
+    })
 }
 
 #[cfg(test)]
@@ -68,8 +83,20 @@ mod tests {
     fn golden_bytes() {
         assert_eq!(&key(258)[..], &[0, 0, 0, 0, b'n', 0, 0, 0, 0, 0, 0, 1, 2]);
         for (member, golden) in [
-            (Member { joined: true, retired: true }, &[8, 1, 16, 1][..]),
-            (Member { joined: true, retired: false }, &[8, 1]),
+            (
+                Member {
+                    joined: true,
+                    retired: true,
+                },
+                &[8, 1, 16, 1][..],
+            ),
+            (
+                Member {
+                    joined: true,
+                    retired: false,
+                },
+                &[8, 1],
+            ),
             (Member::default(), &[]),
         ] {
             assert_eq!(&encode(member)[..], golden);
