@@ -11,7 +11,7 @@ use holdfast_machine::Expect;
 use holdfast_storage::schema::member::{self as row, Member};
 use holdfast_types::NodeId;
 use holdfast_wire::internal::ReportRequest;
-use holdfast_wire::status::Reason;
+use holdfast_wire::status::{ErrorView, Reason};
 
 use crate::core::Core;
 use crate::driver::{self, Settled, propose, settled, unreadable};
@@ -112,4 +112,32 @@ pub(crate) async fn check_never_used(core: &Core) -> Result<(), StartError> {
         return Err(StartError::IdUsed { node: me });
     }
     Ok(())
+}
+
+/// Asks a node that shall become a member who it is. A machine of another cluster, another node at that address
+/// or none at all would stay a learner that never catches up.
+pub(crate) async fn introduced(core: &Core, node: NodeId, peer: &str) -> Result<(), Failure> {
+    let request = ReportRequest {
+        header: Some(core.peers.header(node)),
+    };
+    let mut client = core.peers.client(peer)?;
+    let why = match tokio::time::timeout(ASK, client.report(request)).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(status)) => match ErrorView::of(&status).map(|view| view.reason).as_deref() {
+            Some("WRONG_CLUSTER") => {
+                return Err(Failure::new(
+                    Reason::WrongCluster,
+                    format!(
+                        "the node at {peer} belongs to another cluster; check its cluster.id and the address"
+                    ),
+                ));
+            }
+            _ => status.message().to_owned(),
+        },
+        Err(_) => "it is silent".to_owned(),
+    };
+    Err(Failure::new(
+        Reason::NodeNotServing,
+        format!("node {node} does not answer at {peer}: {why}; start it first, with this cluster's id"),
+    ))
 }

@@ -153,12 +153,10 @@ pub async fn start(
     let mut servers = serve(&core, listeners, &health)?;
     servers.push(tokio::spawn(stop_when_fatal(core.clone())));
     let mut background = background::start(&core, &health);
-    if !core.config.cluster.initial_members.is_empty() {
-        if let Err(error) = found(&core).await {
-            core.lifecycle.advance(Phase::Stopped);
-            core.group.shutdown().await;
-            return Err(error);
-        }
+    if let Err(error) = found(&core).await {
+        core.lifecycle.advance(Phase::Stopped);
+        core.group.shutdown().await;
+        return Err(error);
     }
     background.push(tokio::spawn(log_leaders(core.clone())));
     metrics::gauge!("holdfast_up_info", "version" => env!("CARGO_PKG_VERSION"), "node" => me.to_string())
@@ -357,7 +355,8 @@ async fn stop_when_fatal(core: Arc<Core>) {
 /// so none has to be first.
 async fn found(core: &Core) -> Result<(), StartError> {
     let status = core.group.status();
-    if status.last_log.is_some() || !status.members.is_empty() {
+    let has_data = status.last_log.is_some() || !status.members.is_empty();
+    if has_data || core.config.cluster.initial_members.is_empty() {
         return Ok(());
     }
     roster::check_never_used(core).await?;

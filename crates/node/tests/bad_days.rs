@@ -1,5 +1,6 @@
 //! Disks that stall, fill and fail; more work than a node takes; deadlines. Nodes in one process.
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic, too")]
 
 mod common;
 

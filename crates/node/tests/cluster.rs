@@ -1,5 +1,6 @@
 //! Three nodes in one process, over real sockets: any node answers anything, and nothing happens twice.
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic, too")]
 
 mod common;
 

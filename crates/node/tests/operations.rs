@@ -1,5 +1,6 @@
 //! What operators do and see, on nodes in one process.
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic, too")]
 
 mod common;
 

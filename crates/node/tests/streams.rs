@@ -1,5 +1,6 @@
 //! Imports, exports and lists on three nodes in one process.
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic, too")]
 
 mod common;
 

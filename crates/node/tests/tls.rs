@@ -1,5 +1,6 @@
 //! Certificates: between nodes, for clients, and what a caller is called.
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic, too")]
 
 mod common;
 
@@ -113,7 +114,13 @@ async fn nodes_trust_nodes_and_clients_have_names() {
     }
     // Nobody without a certificate, and nobody in clear.
     assert!(client(1, None).create_account(request.clone()).await.is_err());
-    assert!(cluster.accounts(1).get_account(v1::GetAccountRequest::default()).await.is_err());
+    assert!(
+        cluster
+            .accounts(1)
+            .get_account(v1::GetAccountRequest::default())
+            .await
+            .is_err()
+    );
     // A client's certificate does not open the peer port.
     let peer = cluster.configs[&1].listen_peer();
     let report = |identity| {

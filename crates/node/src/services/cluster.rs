@@ -190,8 +190,8 @@ async fn add_learner(
     let status = core.group.status();
     expected(&status, &terms)?;
     let addresses = from_message(addresses);
-    if let Some(known) = status.members.iter().find(|member| member.id == node) {
-        if known.addresses != addresses {
+    match status.members.iter().find(|member| member.id == node) {
+        Some(known) if known.addresses != addresses => {
             return Err(Failure::new(
                 Reason::MemberExists,
                 format!(
@@ -200,9 +200,11 @@ async fn add_learner(
                 ),
             ));
         }
-    }
-    if !status.members.iter().any(|member| member.id == node) {
-        roster::free(core, node)?;
+        Some(_) => {}
+        None => {
+            roster::free(core, node)?;
+            roster::introduced(core, node, &addresses.peer).await?;
+        }
     }
     if terms.validate_only {
         return Ok(());
