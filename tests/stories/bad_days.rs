@@ -46,11 +46,10 @@ async fn without_a_quorum_calls_fail_inside_their_deadline() {
             matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded),
             "{status:?}"
         );
-        let (_, facts) = api::error_info(&status);
-        assert!(
-            ["UNKNOWN", "NOT_APPLIED"].contains(&facts["outcome"].as_str()),
-            "{facts:?}"
-        );
+        // The first one reached the log: nobody can say yet what becomes of it.
+        if round == 0 {
+            assert_eq!(api::outcome(&status), OutcomeView::Unknown, "{status:?}");
+        }
 
         let began = Instant::now();
         let status = accounts
@@ -130,7 +129,7 @@ async fn a_log_damaged_below_the_synced_mark_stops_the_node_and_only_it() {
         "the refusal does not say what happened:\n{said}"
     );
     assert!(
-        said.contains("replace"),
+        said.contains("new id"),
         "the refusal does not say what to do:\n{said}"
     );
 

@@ -29,18 +29,19 @@ fn accounts_wanted() -> usize {
 
 fn generate(directory: &Path, lines: usize, flags: &[&str]) -> Generated {
     let path = directory.join("accounts.jsonl");
-    let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args([
-            "xtask",
-            "generate",
-            &lines.to_string(),
-            "--out",
-            path.to_str().unwrap(),
-        ])
-        .args(flags)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .output()
-        .unwrap();
+    // Built already when `cargo xtask test` runs this; cargo would wait for anybody's build that is under way.
+    let built = binary().with_file_name("xtask");
+    let mut command = if built.exists() {
+        Command::new(built)
+    } else {
+        let mut cargo = Command::new("cargo");
+        cargo.arg("xtask").current_dir(env!("CARGO_MANIFEST_DIR"));
+        cargo
+    };
+    command
+        .args(["generate", &lines.to_string(), "--out", path.to_str().unwrap()])
+        .args(flags);
+    let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{said}");
     // 1000 accounts: 17 with an identifier of an earlier line, 9 malformed, seed 1
@@ -75,6 +76,22 @@ fn start_import(cluster: &Cluster, generated: &Generated, import_id: &str, rejec
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     command.spawn().unwrap()
+}
+
+/// Waits until about `share` of an import's lines are in the log, each an entry of its own.
+async fn imported(cluster: &Cluster, lines: usize, share: f64) {
+    let goal = (lines as f64 * share) as u64;
+    loop {
+        let leader = cluster.leader().await;
+        if cluster
+            .shard(leader)
+            .await
+            .is_some_and(|shard| shard.committed_index >= goal)
+        {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn finish(import: Child) -> Said {
@@ -125,8 +142,9 @@ fn assert_same(line: &Value, exported: &Value) {
             Value::Number(_) => "int64",
             _ => "string_list",
         };
-        assert_eq!(
-            value, &exported["attributes"][name][typed],
+        let found = &exported["attributes"][name];
+        assert!(
+            value == found || *value == found[typed],
             "attribute {name} of {exported}"
         );
     }
@@ -150,8 +168,8 @@ async fn an_import_survives_the_death_of_two_leaders() {
     let began = std::time::Instant::now();
     let mut import = start_import(&cluster, &generated, &uuid::Uuid::now_v7().to_string(), &rejects);
 
-    for _ in 0..2 {
-        tokio::time::sleep(Duration::from_secs(3)).await;
+    for share in [0.2, 0.5] {
+        imported(&cluster, generated.lines, share).await;
         let leader = cluster.leader().await;
         assert!(
             import.try_wait().unwrap().is_none(),
@@ -216,7 +234,7 @@ async fn an_import_is_resumed_after_its_client_died() {
     let import_id = uuid::Uuid::now_v7().to_string();
 
     let mut import = start_import(&cluster, &generated, &import_id, &rejects);
-    tokio::time::sleep(Duration::from_secs(2)).await;
+    imported(&cluster, generated.lines, 0.3).await;
     assert!(
         import.try_wait().unwrap().is_none(),
         "the import ended before its client could be killed"

@@ -290,14 +290,33 @@ async fn replace(core: &Core, call: &Call, replace: members::ReplaceMember) -> R
     if terms.validate_only {
         return Ok(());
     }
-    let step = |expected_membership_id| Terms {
-        expected_membership_id,
+    let voter = |node| {
+        status
+            .members
+            .iter()
+            .any(|member| member.id == node && member.role == MemberRole::Voter)
+    };
+    // The expectation is about the membership before; from here on each step builds on the one before.
+    let next = Terms {
+        expected_membership_id: None,
         ..terms.clone()
     };
-    let first = terms.expected_membership_id.clone();
-    add_learner(core, call, (new, addresses, step(first))).await?;
-    promote(core, call, (new, step(None))).await?;
-    remove(core, call, (old, step(None))).await
+    add_learner(core, call, (new, addresses, terms)).await?;
+    if !voter(old) || voter(new) {
+        promote(core, call, (new, next.clone())).await?;
+        return remove(core, call, (old, next)).await;
+    }
+    roster::remember(core, old, |member| member.retired = true).await?;
+    let swapped = core.group.replace(old, new, None, call.deadline.at()).await;
+    let id = swapped.map_err(|error| refused(core, error, Reason::MemberLags))?;
+    tracing::info!(
+        old,
+        new,
+        membership = id,
+        actor = next.actor.actor,
+        "a member was replaced"
+    );
+    Ok(())
 }
 
 impl Mutation for v1::TransferLeadershipRequest {
