@@ -88,6 +88,7 @@ impl Group {
             config.log_cache_bytes,
         )
         .map_err(damaged)?;
+        let tail = log.last_log_id().map(|id| id.index);
         let (machine, applied) =
             StateMachine::open(engine.clone(), config.shard, log.clone(), fatal.clone()).map_err(damaged)?;
         let peers = Arc::new(Peers::new(config.clone(), applied.clone(), directories.clone()));
@@ -115,13 +116,8 @@ impl Group {
             directories,
         );
 
-        let recovery = raft.clone();
         let mut tasks = vec![
-            tokio::spawn(async move {
-                if recovery.wait_for_recovery(None).await.is_ok() {
-                    recovered_sender.send_replace(true);
-                }
-            }),
+            tokio::spawn(maintenance::watch_recovery(raft.clone(), tail, recovered_sender)),
             tokio::spawn(maintenance::watch_leadership(
                 raft.clone(),
                 barrier.clone(),
@@ -402,6 +398,20 @@ impl Group {
         deadline: Instant,
     ) -> Result<String, MembershipError> {
         self.change(expected_membership_id, deadline)?.promote(id).await
+    }
+
+    /// Gives a learner the vote of another member, which goes for good, once it has caught up. On the leader
+    /// only.
+    pub async fn replace(
+        &self,
+        old: NodeId,
+        new: NodeId,
+        expected_membership_id: Option<String>,
+        deadline: Instant,
+    ) -> Result<String, MembershipError> {
+        self.change(expected_membership_id, deadline)?
+            .replace(old, new)
+            .await
     }
 
     /// Removes a member for good. Its id is never used again. On the leader only.

@@ -15,7 +15,7 @@ use crate::barrier::Barrier;
 use crate::log_writer::LogWriter;
 use crate::membership::best_successor;
 use crate::status::Leadership;
-use crate::type_config::{Raft, TypeConfig};
+use crate::type_config::{LogId, Raft, TypeConfig};
 use crate::{ConsensusConfig, FatalSink};
 
 /// How long a half-done membership change may rest before the leader finishes it.
@@ -71,6 +71,31 @@ pub(crate) async fn watch_leadership(
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             }
+        }
+        if receiver.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Waits until the log that this node started with is either committed and applied again, or gone.
+///
+/// openraft's own `wait_for_recovery` compares with the log as it grows, which under a steady load a follower's
+/// commit index never catches up with.
+pub(crate) async fn watch_recovery(raft: Raft, tail: Option<u64>, recovered: watch::Sender<bool>) {
+    let mut receiver = raft.metrics();
+    loop {
+        let done = {
+            let metrics = receiver.borrow_and_update();
+            let index = |id: Option<LogId>| id.map(|id| id.index);
+            // A leader may have cut the tail off.
+            let target = tail.min(metrics.last_log_index);
+            let committed = index(metrics.cluster_committed);
+            committed.is_some() && committed >= target && index(metrics.last_applied) >= target
+        };
+        if done {
+            recovered.send_replace(true);
+            return;
         }
         if receiver.changed().await.is_err() {
             return;

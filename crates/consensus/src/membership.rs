@@ -144,6 +144,30 @@ impl Change {
                 "node {id} is not a member; add it as a learner first"
             )));
         }
+        self.caught_up(id).await?;
+        self.run(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
+            .await
+    }
+
+    /// Puts the learner `new` in the place of `old`: one change, so that at no moment there are more or fewer
+    /// voters than before.
+    pub(crate) async fn replace(self, old: NodeId, new: NodeId) -> Result<String, MembershipError> {
+        if !self.is_voter(old) {
+            return Err(MembershipError::Refused(format!("node {old} has no vote to pass on")));
+        }
+        if self.node(new).is_none() {
+            return Err(MembershipError::Refused(format!(
+                "node {new} is not a member; add it as a learner first"
+            )));
+        }
+        self.caught_up(new).await?;
+        let voters = self.metrics.membership_config.voter_ids();
+        let voters = voters.filter(|voter| *voter != old).chain([new]).collect();
+        self.run(ChangeMembers::ReplaceAllVoters(voters), false).await
+    }
+
+    /// Waits until a learner is close to the end of the log.
+    async fn caught_up(&self, id: NodeId) -> Result<(), MembershipError> {
         let caught_up = async {
             loop {
                 let behind = self.behind(id)?;
@@ -154,16 +178,14 @@ impl Change {
             }
         };
         match timeout_at(self.deadline, caught_up).await {
-            Ok(result) => result?,
+            Ok(result) => result,
             Err(_) => {
                 let behind = self.behind(id)?;
-                return Err(MembershipError::Refused(format!(
+                Err(MembershipError::Refused(format!(
                     "node {id} is still {behind} log entries behind; wait until it has caught up"
-                )));
+                )))
             }
         }
-        self.run(ChangeMembers::AddVoterIds(BTreeSet::from([id])), true)
-            .await
     }
 
     fn behind(&self, id: NodeId) -> Result<u64, MembershipError> {

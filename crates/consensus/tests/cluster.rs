@@ -52,6 +52,25 @@ async fn survives_crashes_of_a_follower_and_of_the_leader() {
     cluster.start(follower).await;
     assert_eq!(cluster.read(follower, "while").await.as_deref(), Some("away"));
 
+    // It comes back to serve reads also while there is no pause in the writes.
+    let load: Vec<_> = (0..16)
+        .map(|n| {
+            let group = group.clone();
+            tokio::spawn(async move {
+                let until = Instant::now() + Duration::from_secs(60);
+                while group
+                    .propose(put(&format!("load{n}"), "v"), term, until)
+                    .await
+                    .is_ok()
+                {}
+            })
+        })
+        .collect();
+    cluster.crash(follower).await;
+    cluster.start(follower).await;
+    assert_eq!(cluster.read(follower, "while").await.as_deref(), Some("away"));
+    load.into_iter().for_each(|task| task.abort());
+
     cluster.crash(leader).await;
     cluster.write("after", "failover").await;
     cluster.start(leader).await;
