@@ -153,7 +153,9 @@ impl Change {
     /// voters than before.
     pub(crate) async fn replace(self, old: NodeId, new: NodeId) -> Result<String, MembershipError> {
         if !self.is_voter(old) {
-            return Err(MembershipError::Refused(format!("node {old} has no vote to pass on")));
+            return Err(MembershipError::Refused(format!(
+                "node {old} has no vote to pass on"
+            )));
         }
         if self.node(new).is_none() {
             return Err(MembershipError::Refused(format!(
