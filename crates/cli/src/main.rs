@@ -33,7 +33,7 @@ enum Command {
     Serve(commands::serve::Serve),
     /// Create, read and change accounts.
     #[command(subcommand)]
-    Account(commands::account::Account),
+    Account(Box<commands::account::Account>),
     /// Look at the cluster and change its membership.
     #[command(subcommand)]
     Cluster(commands::cluster::Cluster),
