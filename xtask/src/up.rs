@@ -66,11 +66,18 @@ fn wait_for_answer(binary: &Path) -> Result<(), Failure> {
     println!("Waiting for the cluster to answer ...");
     let mut last = String::new();
     let mut stopped = None;
+    let mut missing_before = None;
     let answered = local::wait_until(ANSWER_LIMIT, || {
-        stopped = LocalNode::all().into_iter().find(|node| node.pid().is_none());
-        if stopped.is_some() {
+        // Seen twice: in the first instant of a process the system does not show its command line yet.
+        let missing = LocalNode::all()
+            .into_iter()
+            .find(|node| node.pid().is_none())
+            .map(|node| node.0);
+        if missing.is_some() && missing == missing_before {
+            stopped = missing.map(LocalNode);
             return true;
         }
+        missing_before = missing;
         match first_account(binary) {
             Ok(()) => true,
             Err(why) => {
@@ -123,6 +130,11 @@ fn first_account(binary: &Path) -> Result<(), Failure> {
 
 /// Shows the account, read back, and what to try next.
 fn greet(binary: &Path) -> Result<(), Failure> {
+    // The node that was started last may still be joining the others: an alarm that is gone a second later.
+    local::wait_until(Duration::from_secs(5), || {
+        holdfast(binary, &["cluster", "status"])
+            .is_ok_and(|status| !String::from_utf8_lossy(&status.stdout).contains("ALARM"))
+    });
     for args in [vec!["cluster", "status"], vec!["account", "get", FIRST_ACCOUNT]] {
         let output = holdfast(binary, &args)?;
         println!(

@@ -8,9 +8,11 @@ use std::process::Command;
 
 use crate::Failure;
 
-/// The directory that holds the workspace's `Cargo.toml`.
+/// The directory that holds the workspace's `Cargo.toml`. What `cargo run` says counts: with a shared target
+/// directory the program may have been built from another clone.
 pub(crate) fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
+    let package = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    Path::new(&package)
         .parent()
         .map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
