@@ -30,7 +30,7 @@ cargo xtask COMMAND
   down [--wipe]      stop them; --wipe removes their data too
   test [STEP ...]    everything CI runs, in order; or only the steps named
                      (fmt, clippy, deny, unit, doc-tests, sim, e2e, tour, docs)
-  sim [--seed N] [--count N] [TEST]
+  sim [--seed N] [--count N] [--logs LEVEL]
                      the simulated cluster: one process a seed, replayable by its number
   generate N [--seed N] [--out FILE] [--clean]
                      N accounts as JSON Lines, collisions and mistakes included on purpose

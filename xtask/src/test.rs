@@ -157,10 +157,15 @@ fn step(name: &str, skips: &Path, tally: &mut Tally) -> Result<StepEnd, Failure>
         "sim" => {
             command = sim::cargo()?;
             // One process a test, with either runner: see the sim module.
-            if nextest {
-                command.args(["nextest", "run", "--package", "holdfast-sim"]);
+            command.args(if nextest {
+                ["nextest", "run"].as_slice()
             } else {
-                command.args(["test", "--package", "holdfast-sim", "--", "--test-threads=1"]);
+                ["test"].as_slice()
+            });
+            command.args(["--package", "holdfast-sim", "--test", "one_seed"]);
+            command.args(["--package", "holdfast-consensus", "--test", "simulated"]);
+            if !nextest {
+                command.args(["--", "--test-threads=1"]);
             }
         }
         "e2e" => {
