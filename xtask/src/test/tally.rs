@@ -17,10 +17,10 @@ impl Tally {
     /// ```
     pub(crate) fn read(&mut self, line: &str) {
         let line = without_colours(line);
-        let line = line.trim();
+        // Not trimmed: nextest shows a failed test's own output, with the closing line of its harness, indented.
         let counts = if let Some(rest) = line.strip_prefix("test result: ") {
             rest
-        } else if line.starts_with("Summary [") && line.contains(" run: ") {
+        } else if line.trim_start().starts_with("Summary [") && line.contains(" run: ") {
             line.split_once(" run: ").map_or("", |(_, rest)| rest)
         } else {
             return;
@@ -94,7 +94,12 @@ mod tests {
     #[test]
     fn other_lines_count_nothing() {
         assert_eq!(
-            tally(&["running 3 tests", "test a ... ok", "3 passed, 4 failed"]),
+            tally(&[
+                "running 3 tests",
+                "    test result: FAILED. 0 passed; 1 failed; 0 ignored",
+                "test a ... ok",
+                "3 passed, 4 failed"
+            ]),
             (0, 0, 0)
         );
     }
