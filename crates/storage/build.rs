@@ -4,7 +4,8 @@ use std::error::Error;
 use std::path::Path;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Where it runs, not where it was compiled: clones may share a target directory.
+    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let directory = root.join("holdfast/storage/v1");
     println!("cargo::rerun-if-changed={}", directory.display());
     let mut files = Vec::new();

@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use protox::prost::Message;
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto");
+    // Where it runs, not where it was compiled: clones may share a target directory.
+    let root = Path::new(&std::env::var("CARGO_MANIFEST_DIR")?).join("../../proto");
     let out = PathBuf::from(std::env::var("OUT_DIR")?);
 
     let public = files(&root.join("holdfast/v1"))?;
