@@ -147,7 +147,9 @@ impl Problem {
             )
             .fact("state", state.name()),
             Refusal::IdentifierUnavailable { kind, index } => {
-                Problem::new(Reason::IdentifierUnavailable, "this identifier is not available")
+                // Its place and kind, which the caller knows, but not the value: messages end up in logs.
+                let message = format!("identifier {index} ({}) is not available", kind.name());
+                Problem::new(Reason::IdentifierUnavailable, message)
                     .fact("kind", kind.name())
                     .fact("index", index)
             }

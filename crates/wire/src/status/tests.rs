@@ -85,7 +85,7 @@ fn unavailable_identifiers_say_neither_whose_nor_why() {
         .map(|(key, value)| format!("{key}={value}"))
         .collect();
     assert_eq!(facts, ["index=3", "kind=EMAIL"]);
-    assert_eq!(status.message(), "this identifier is not available");
+    assert_eq!(status.message(), "identifier 3 (EMAIL) is not available");
 }
 
 #[test]

@@ -43,7 +43,18 @@ pub(crate) struct Identifiers {
 
 /// Runs the command.
 pub(crate) async fn run(identifiers: &Identifiers, global: &Global) -> Result<(), Failure> {
-    let changes = changes(identifiers)?;
+    let client = global.client()?;
+    let known = if identifiers.primary.is_empty() && identifiers.verify.is_empty() {
+        Vec::new()
+    } else {
+        let request = v1::GetAccountRequest {
+            name: global.account_name(&identifiers.account),
+            consistency: None,
+        };
+        let found = client.get_account(request, &global.call()).await?;
+        found.account.unwrap_or_default().identifiers
+    };
+    let changes = changes(identifiers, &known)?;
     if changes.is_empty() {
         return Err(Failure::usage(
             "nothing to change; see `holdfast account identifiers --help`",
@@ -59,14 +70,12 @@ pub(crate) async fn run(identifiers: &Identifiers, global: &Global) -> Result<()
         request_id: identifiers.change.request_id(),
         context: identifiers.change.why.context(),
     };
-    let response = global
-        .client()?
-        .change_identifiers(request, &global.call())
-        .await?;
+    let response = client.change_identifiers(request, &global.call()).await?;
     show::account(global, response.account, &response.consistency_token)
 }
 
-fn changes(identifiers: &Identifiers) -> Result<Vec<OneChange>, Failure> {
+/// The changes to ask for. `known` are the account's identifiers where a change must keep their spelling.
+fn changes(identifiers: &Identifiers, known: &[v1::Identifier]) -> Result<Vec<OneChange>, Failure> {
     let mut changes = Vec::new();
     changes.extend(identifiers.add.iter().map(|new| OneChange::Add(identifier(new))));
     changes.extend(identifiers.remove.iter().cloned().map(OneChange::Remove));
@@ -84,7 +93,7 @@ fn changes(identifiers: &Identifiers) -> Result<Vec<OneChange>, Failure> {
             same.clone(),
             v1::Identifier {
                 primary: Some(true),
-                ..identifier(same)
+                ..identifier(&spelled_as_stored(same, known))
             },
         ));
     }
@@ -96,11 +105,36 @@ fn changes(identifiers: &Identifiers) -> Result<Vec<OneChange>, Failure> {
         };
         let new = v1::Identifier {
             verification: Some(verification),
-            ..identifier(same)
+            ..identifier(&spelled_as_stored(same, known))
         };
         changes.push(replacement(same.clone(), new));
     }
     Ok(changes)
+}
+
+/// The same identifier in the spelling its owner chose, so that marking it does not rewrite it. What cannot be
+/// recognised here stays as it was typed, and the server says what it makes of it.
+fn spelled_as_stored(typed: &v1::IdentifierReference, known: &[v1::Identifier]) -> v1::IdentifierReference {
+    let plain = |text: &str| -> String {
+        let separators = |c: &char| !matches!(c, ' ' | '-' | '.' | '(' | ')');
+        match typed.kind() {
+            v1::IdentifierKind::External => text.to_owned(),
+            v1::IdentifierKind::Phone => text.chars().filter(separators).collect(),
+            _ => text.to_lowercase(),
+        }
+    };
+    let wanted = plain(&typed.value);
+    let stored = known.iter().find(|known| {
+        known.kind == typed.kind
+            && known.issuer == typed.issuer
+            && [&known.value, &known.canonical_value]
+                .iter()
+                .any(|text| plain(text) == wanted)
+    });
+    v1::IdentifierReference {
+        value: stored.map_or(&typed.value, |known| &known.value).clone(),
+        ..typed.clone()
+    }
 }
 
 fn replacement(old: v1::IdentifierReference, new: v1::Identifier) -> OneChange {
@@ -153,6 +187,32 @@ mod tests {
         );
         for bad in ["email", "email=", "fax=1", "external=1", "email:x=1"] {
             assert!(reference(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn marking_an_identifier_keeps_its_spelling() {
+        let known = |kind: v1::IdentifierKind, value: &str, canonical: &str| v1::Identifier {
+            kind: kind.into(),
+            value: value.into(),
+            canonical_value: canonical.into(),
+            ..v1::Identifier::default()
+        };
+        let known = [
+            known(v1::IdentifierKind::Email, "Ada@Example.org", "ada@example.org"),
+            known(v1::IdentifierKind::Phone, "+1 202 555 0143", "+12025550143"),
+        ];
+        for (typed, stored) in [
+            ("email=ADA@EXAMPLE.ORG", "Ada@Example.org"),
+            ("phone=+12025550143", "+1 202 555 0143"),
+            ("phone=+1 (202) 555-0143", "+1 202 555 0143"),
+            ("username=ada", "ada"),
+        ] {
+            assert_eq!(
+                spelled_as_stored(&reference(typed).unwrap(), &known).value,
+                stored,
+                "{typed}"
+            );
         }
     }
 }
