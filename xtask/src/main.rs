@@ -1,7 +1,7 @@
 //! `cargo xtask`: what a person or CI does with this repository, in one word each.
 //!
 //! * `up` and `down` run a three-node cluster on loopback from `cluster/local/`;
-//! * `test` runs everything CI runs, `sim` only the simulated cluster;
+//! * `test` runs everything CI runs, `sim` only the simulated cluster, `bench` the benchmarks;
 //! * `generate` writes accounts for imports and experiments.
 //!
 //! No dependencies, so that the first command a newcomer types compiles in a second or two. Everything that
@@ -32,6 +32,7 @@ cargo xtask COMMAND
                      (fmt, clippy, deny, unit, doc-tests, sim, e2e, tour, docs)
   sim [--seed N] [--count N] [--logs LEVEL]
                      the simulated cluster: one process a seed, replayable by its number
+  bench [FILTER]     the processor's share of a write, part by part (criterion)
   generate N [--seed N] [--out FILE] [--clean]
                      N accounts as JSON Lines, collisions and mistakes included on purpose
 ";
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
         "down" => down::run(&args),
         "test" => test::run(&args),
         "sim" => sim::run(&args),
+        "bench" => workspace::bench(&args),
         "generate" => generate::run(&args),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");

@@ -101,6 +101,20 @@ pub(crate) fn build_holdfast() -> Result<PathBuf, Failure> {
     Ok(target.join("debug/holdfast"))
 }
 
+/// Runs the benchmarks; `args` go to criterion.
+pub(crate) fn bench(args: &[String]) -> Result<(), Failure> {
+    let status = cargo()
+        .args(["bench", "--package", "holdfast-benches", "--"])
+        .args(args)
+        .status()
+        .map_err(|why| format!("cannot run cargo: {why}"))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!("the benchmarks ended with {status}"))
+    }
+}
+
 /// True when a finished RocksDB library lies in the target directory.
 fn rocksdb_is_built(target: &Path) -> bool {
     let Ok(entries) = std::fs::read_dir(target.join("debug/build")) else {
