@@ -16,7 +16,7 @@
 //! snapshots that own their database (`view.rs`).
 //!
 //! Every failure that makes the disk or its contents doubtful is *terminal*: the first one is remembered in the
-//! engine's [`Fate`](fate::Fate), and every later call fails with `Stopped`. Nothing is tried again.
+//! engine's `Fate`, and every later call fails with `Stopped`. Nothing is tried again.
 //!
 //! What RocksDB is trusted for, and what not: it finds damage in table files (checksums), and in the middle of the
 //! log it silently stops (point-in-time recovery). The mark turns the latter into a refusal to start.

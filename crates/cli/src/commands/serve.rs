@@ -74,6 +74,7 @@ pub(crate) fn run(serve: &Serve, format: Format) -> Result<(), Failure> {
     }
     start_logging(&config)?;
     log_panics();
+    raise_open_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("holdfast")
@@ -165,7 +166,9 @@ fn start_logging(config: &Config) -> Result<(), Failure> {
 }
 
 /// A panic is a defect of ours. It ends the task it happened in; the log gets one line with its place, instead of a
-/// trace on a terminal that nobody watches.
+/// trace on a terminal that nobody watches. One in Raft ends the process: without that task the node would go on
+/// answering health checks and stale reads while it can neither lead nor follow. It recovers when it is started
+/// again.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -175,7 +178,33 @@ fn log_panics() {
             message,
             "a task panicked; this is a defect, please report it"
         );
+        if ends_the_node(&place) {
+            tracing::error!("raft cannot go on in this process; start the node again");
+            std::process::abort();
+        }
     }));
+}
+
+/// Whether a panic at this place leaves the node without consensus.
+fn ends_the_node(place: &str) -> bool {
+    place.contains("openraft") || place.contains("crates/consensus")
+}
+
+/// Lets this process open as many files and connections as the system allows it; the default of many shells is
+/// below what RocksDB and a few hundred clients need.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    match setrlimit(Resource::Nofile, raised) {
+        Ok(()) => tracing::debug!(open_files_max = ?limit.maximum, "raised the limit of open files"),
+        Err(error) => {
+            tracing::warn!(%error, open_files_max = ?limit.current, "the limit of open files stays as it is")
+        }
+    }
 }
 
 /// Opens the engine, starts the node, and stops it in an orderly way when told to.
@@ -253,6 +282,15 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_panic_in_raft_ends_the_node() {
+        assert!(ends_the_node(
+            "/root/.cargo/registry/src/x/openraft-0.10.0/src/progress/entry/update.rs:104:9"
+        ));
+        assert!(ends_the_node("crates/consensus/src/apply.rs:1:1"));
+        assert!(!ends_the_node("crates/node/src/reads.rs:1:1"));
+    }
 
     fn serve(config: Option<PathBuf>) -> Serve {
         Serve {

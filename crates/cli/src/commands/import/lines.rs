@@ -144,6 +144,10 @@ fn parse(bytes: &[u8], number: u64) -> Result<v1::ImportItem, String> {
     }
     // A byte order mark at the start of a file is not part of its first line.
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    // serde would take an array for the fields in order.
+    if bytes.trim_ascii_start().first() != Some(&b'{') {
+        return Err("the line is not a JSON object".to_owned());
+    }
     let mut json: AccountJson = serde_json::from_slice(bytes).map_err(|error| {
         // The line within the line is always 1.
         error.to_string().replace(" at line 1 column", " at column")
