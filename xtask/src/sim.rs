@@ -3,7 +3,9 @@
 //! One process a seed: parts of the runtime count process-wide, so a second seed in the same process would not
 //! replay what it does alone.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use crate::{Failure, workspace};
 
@@ -36,28 +38,67 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     if count > 1 {
         passed_on.push("--quiet");
     }
-    let mut build = cargo()?;
-    let built = build
+    let program = build()?;
+    for seed in first_seed..first_seed.saturating_add(count) {
+        run_seed(&program, seed, &passed_on)?;
+    }
+    Ok(())
+}
+
+/// Runs seeds nobody has seen before, for about this long, and returns how many. They follow from the commit, so a
+/// failure can be replayed by whoever has it.
+pub(crate) fn fresh_seeds(time: Duration) -> Result<u64, Failure> {
+    let program = build()?;
+    let first = first_fresh_seed()?;
+    println!("seeds from {first} on");
+    let began = Instant::now();
+    let mut run = 0;
+    while began.elapsed() < time {
+        run_seed(&program, first + run, &["--quiet"])?;
+        run += 1;
+    }
+    Ok(run)
+}
+
+/// The commit's first 12 hexadecimal digits.
+fn first_fresh_seed() -> Result<u64, Failure> {
+    let output = Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(workspace::root())
+        .output()
+        .map_err(|why| format!("cannot run git: {why}"))?;
+    let commit = String::from_utf8_lossy(&output.stdout);
+    commit
+        .get(..12)
+        .and_then(|digits| u64::from_str_radix(digits, 16).ok())
+        .ok_or_else(|| "git names no commit to take seeds from".to_owned())
+}
+
+/// Builds the program that runs one seed, and says where it is.
+fn build() -> Result<PathBuf, Failure> {
+    let built = cargo()?
         .args(["build", "--package", "holdfast-sim", "--bin", "holdfast-sim"])
         .status()
         .map_err(|why| format!("cannot run cargo: {why}"))?;
     if !built.success() {
         return Err("the build failed; what cargo printed above says why".to_owned());
     }
-    let program = workspace::target_dir()?.join("sim/debug/holdfast-sim");
-    for seed in first_seed..first_seed.saturating_add(count) {
-        let status = Command::new(&program)
-            .args(["--seed", &seed.to_string()])
-            .args(&passed_on)
-            .status()
-            .map_err(|why| format!("cannot run {}: {why}", program.display()))?;
-        if !status.success() {
-            return Err(format!(
-                "seed {seed} fails; replay it with `cargo xtask sim --seed {seed} --logs info`"
-            ));
-        }
+    Ok(workspace::target_dir()?.join("sim/debug/holdfast-sim"))
+}
+
+fn run_seed(program: &Path, seed: u64, args: &[&str]) -> Result<(), Failure> {
+    let status = Command::new(program)
+        .args(["--seed", &seed.to_string()])
+        .args(args)
+        .status()
+        .map_err(|why| format!("cannot run {}: {why}", program.display()))?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(format!(
+            "seed {seed} fails; replay it with `cargo xtask sim --seed {seed} --logs info`"
+        ))
     }
-    Ok(())
 }
 
 fn number(flag: &str, value: Option<&String>) -> Result<u64, Failure> {

@@ -18,17 +18,24 @@ use crate::{Failure, prerequisites, sim, workspace};
 use tally::Tally;
 
 /// The steps, in order: name on the command line, and what it shows.
-const STEPS: [(&str, &str); 9] = [
+const STEPS: [(&str, &str); 10] = [
     ("fmt", "formatting"),
     ("clippy", "lints, warnings denied"),
     ("deny", "licences, bans, sources"),
     ("unit", "unit, property and contract tests"),
     ("doc-tests", "examples in the documentation"),
     ("sim", "the simulated cluster"),
+    (
+        "seeds",
+        "simulated clusters of seeds that follow from the commit, for a minute",
+    ),
     ("e2e", "end to end over real processes"),
     ("tour", "the README's tour, word for word"),
     ("docs", "documentation, warnings denied"),
 ];
+
+/// How long fresh seeds are run.
+const FRESH_SEEDS: Duration = Duration::from_secs(60);
 
 /// What became of a step.
 enum StepEnd {
@@ -167,6 +174,16 @@ fn step(name: &str, skips: &Path, tally: &mut Tally) -> Result<StepEnd, Failure>
             if !nextest {
                 command.args(["--", "--test-threads=1"]);
             }
+        }
+        "seeds" => {
+            return Ok(match sim::fresh_seeds(FRESH_SEEDS) {
+                Ok(run) => {
+                    println!("{run} seeds");
+                    tally.passed += 1;
+                    StepEnd::Passed
+                }
+                Err(why) => StepEnd::Failed(why),
+            });
         }
         "e2e" => {
             command.env("HOLDFAST_BIN", workspace::build_holdfast()?);
