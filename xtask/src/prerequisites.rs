@@ -108,7 +108,9 @@ fn libclang_present() -> bool {
     directories.extend(versions.map(|dir| dir.join("lib")));
     let library = directories.iter().flat_map(|dir| children(dir)).any(|file| {
         let name = file_name(&file);
-        name.starts_with("libclang.so") || (name.starts_with("libclang-") && name.contains(".so"))
+        // libclang-cpp is another library, with other symbols; some images have it alone.
+        let versioned = name.starts_with("libclang-") && !name.starts_with("libclang-cpp");
+        name.starts_with("libclang.so") || (versioned && name.contains(".so"))
     });
     let headers = directories
         .iter()
