@@ -11,9 +11,10 @@ use holdfast_types::Family;
 use tokio::sync::Notify;
 
 use super::FaultyEngine;
+use super::engine::FaultyView;
 use super::image::Image;
 use crate::choices::SplitMix64;
-use crate::engine::{Batch, EngineError, Row, Seq, Stall};
+use crate::engine::{Batch, EngineError, Row, Seq, Stall, View};
 
 /// The faults that a disk has at present. Start from the default, which is a healthy disk, and change them
 /// while it runs with [`FaultyDisk::configure`].
@@ -224,6 +225,16 @@ impl FaultyDisk {
     /// The sequence of the last batch written.
     pub fn last(&self) -> Seq {
         self.lock().last
+    }
+
+    /// What a power cut at this moment is sure to leave, whatever faults the disk has. For judges.
+    pub fn durable(&self) -> Box<dyn View> {
+        Box::new(FaultyView::from_outside(self.lock().durable.clone()))
+    }
+
+    /// What a mere restart of the node would find, whatever faults the disk has. For judges.
+    pub fn written(&self) -> Box<dyn View> {
+        Box::new(FaultyView::from_outside(self.lock().current.clone()))
     }
 
     /// A new disk with the contents of a checkpoint that was taken to `directory`, if there is one.

@@ -120,7 +120,7 @@ impl Engine for FaultyEngine {
         match self.disk() {
             Ok(disk) => Box::new(FaultyView {
                 image: disk.current.clone(),
-                shared: Arc::clone(&self.shared),
+                shared: Some(Arc::clone(&self.shared)),
             }),
             Err(error) => Box::new(DeadView { error }),
         }
@@ -176,14 +176,20 @@ impl Engine for FaultyEngine {
 }
 
 /// A frozen picture.
-struct FaultyView {
+pub(super) struct FaultyView {
     image: Image,
-    shared: Arc<Shared>,
+    /// Whose faults it has; none for whoever looks at the disk from outside.
+    shared: Option<Arc<Shared>>,
 }
 
 impl FaultyView {
+    /// What somebody sees who takes the disk out and reads it elsewhere.
+    pub(super) fn from_outside(image: Image) -> Self {
+        FaultyView { image, shared: None }
+    }
+
     fn check(&self) -> Result<(), EngineError> {
-        if self.shared.fail_reads() {
+        if self.shared.as_ref().is_some_and(|shared| shared.fail_reads()) {
             return Err(EngineError::Io {
                 operation: "read",
                 message: "input/output error".into(),
