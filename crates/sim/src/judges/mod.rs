@@ -1,0 +1,50 @@
+//! The judges: each looks at the history of a run from one side and says what may not be.
+//!
+//! Every judge is a pure function to a [`Verdict`]. None trusts another's view of the run: some see only what
+//! clients saw (black box), some the log indexes that the servers gave out, some the stored rows at the end.
+
+use serde::{Deserialize, Serialize};
+
+/// What a judge found.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What may not be. Empty: nothing was found.
+    pub violations: Vec<Violation>,
+    /// How many questions were given up because they took too long. They did not pass.
+    pub undecided: u64,
+    /// How many questions were answered.
+    pub checked: u64,
+}
+
+/// Something that may not be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    /// Who says so.
+    pub judge: String,
+    /// What is wrong.
+    pub message: String,
+    /// The operations that show it, by id.
+    pub operations: Vec<u64>,
+}
+
+impl Verdict {
+    /// Takes another verdict in.
+    pub fn merge(&mut self, other: Verdict) {
+        self.violations.extend(other.violations);
+        self.undecided += other.undecided;
+        self.checked += other.checked;
+    }
+
+    fn violation(
+        &mut self,
+        judge: &str,
+        message: impl Into<String>,
+        operations: impl IntoIterator<Item = u64>,
+    ) {
+        self.violations.push(Violation {
+            judge: judge.to_owned(),
+            message: message.into(),
+            operations: operations.into_iter().collect(),
+        });
+    }
+}
