@@ -8,6 +8,7 @@
 //! Details travel in an HTTP/2 trailer, for which many clients allow no more than 8 KiB. So violations are
 //! given until [`VIOLATIONS_BYTES_MAX`] is reached, and the message says how many there are in all.
 
+mod transport;
 mod view;
 
 use std::collections::{BTreeMap, HashMap};
@@ -19,6 +20,7 @@ use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
 pub use crate::v1::Reason;
+pub use transport::MESSAGE;
 pub use view::ErrorView;
 
 /// `ErrorInfo.domain` of every error: the package in which the reasons are defined.
