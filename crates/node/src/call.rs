@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use holdfast_types::{Actor, Caller};
+use holdfast_types::{Actor, Caller, FieldViolation};
+use holdfast_wire::status::Problem;
 use tonic::Request;
 use tonic::metadata::MetadataMap;
 
@@ -13,6 +14,8 @@ use crate::transport;
 
 /// The metadata key with which a caller without a certificate names itself.
 const CALLER: &str = "holdfast-caller";
+/// The longest such name, bytes.
+const CALLER_BYTES_MAX: usize = 128;
 /// The name of whoever does neither.
 const ANONYMOUS: &str = "anonymous";
 
@@ -29,15 +32,22 @@ pub(crate) struct Call {
 
 impl Call {
     /// Reads the circumstances of a public call.
-    pub(crate) fn of<T>(request: &Request<T>, method: &Method) -> Self {
-        Call {
+    ///
+    /// # Errors
+    /// If the caller's name for itself cannot be one.
+    pub(crate) fn of<T>(
+        request: &Request<T>,
+        method: &Method,
+        trace: &TraceContext,
+    ) -> Result<Self, Problem> {
+        Ok(Call {
             caller: caller(
                 transport::client_certificate(request.extensions()),
                 request.metadata(),
-            ),
-            trace: TraceContext::of_call(request.metadata()),
+            )?,
+            trace: trace.clone(),
             deadline: Deadline::of_call(request.metadata(), method.default, method.most),
-        }
+        })
     }
 
     /// The same call with at most `budget` from now.
@@ -56,16 +66,22 @@ impl Call {
     }
 }
 
-/// A certificate's name counts more than what a caller says of itself.
-fn caller(certificate: Option<String>, metadata: &MetadataMap) -> Caller {
-    let said = || {
-        metadata
-            .get(CALLER)
-            .and_then(|value| value.to_str().ok())
-            .filter(|name| (1..=128).contains(&name.len()))
-            .map(str::to_owned)
+/// A certificate's name counts more than what a caller says of itself. A name that cannot be one is refused: as
+/// somebody else, the caller would not meet the records of its own request ids.
+fn caller(certificate: Option<String>, metadata: &MetadataMap) -> Result<Caller, Problem> {
+    if let Some(name) = certificate {
+        return Ok(Caller::new(name));
+    }
+    let Some(value) = metadata.get(CALLER) else {
+        return Ok(Caller::new(ANONYMOUS));
     };
-    Caller::new(certificate.or_else(said).unwrap_or_else(|| ANONYMOUS.to_owned()))
+    match value.to_str() {
+        Ok(name) if (1..=CALLER_BYTES_MAX).contains(&name.len()) => Ok(Caller::new(name)),
+        _ => {
+            let otherwise = format!("must be 1 to {CALLER_BYTES_MAX} bytes of printable ASCII");
+            Err(Problem::invalid(vec![FieldViolation::new(CALLER, otherwise)]))
+        }
+    }
 }
 
 #[cfg(test)]
@@ -75,14 +91,18 @@ mod tests {
     #[test]
     fn callers_are_named_by_certificate_then_by_themselves() {
         let mut metadata = MetadataMap::new();
-        assert_eq!(caller(None, &metadata).as_str(), "anonymous");
+        let named = |certificate: Option<&str>, metadata: &MetadataMap| {
+            caller(certificate.map(str::to_owned), metadata).map(|caller| caller.as_str().to_owned())
+        };
+        assert_eq!(named(None, &metadata).unwrap(), "anonymous");
         metadata.insert(CALLER, "billing".parse().unwrap());
-        assert_eq!(caller(None, &metadata).as_str(), "billing");
-        assert_eq!(
-            caller(Some("crm.example".into()), &metadata).as_str(),
-            "crm.example"
-        );
-        metadata.insert(CALLER, "x".repeat(129).parse().unwrap());
-        assert_eq!(caller(None, &metadata).as_str(), "anonymous");
+        assert_eq!(named(None, &metadata).unwrap(), "billing");
+        assert_eq!(named(Some("crm.example"), &metadata).unwrap(), "crm.example");
+        for bad in [String::new(), "x".repeat(129)] {
+            metadata.insert(CALLER, bad.parse().unwrap());
+            let problem = named(None, &metadata).unwrap_err();
+            assert_eq!(problem.violations[0].field, CALLER);
+            assert_eq!(named(Some("crm.example"), &metadata).unwrap(), "crm.example");
+        }
     }
 }

@@ -116,6 +116,9 @@ pub struct LimitsSection {
     pub max_in_flight_reads: usize,
     /// The most streams (imports, exports) at once. Default: 16.
     pub max_streams: usize,
+    /// The most connections at once, for each of the four ports; one more is closed at once. Each takes a file
+    /// descriptor, of which the system must allow the process that many. Default: 1024.
+    pub max_connections: usize,
     /// The largest message accepted, bytes. Default: 4194304, gRPC's own default.
     pub max_message_bytes: usize,
     /// Items of one import being worked on at once. Default: 256.
@@ -134,6 +137,7 @@ impl Default for LimitsSection {
             max_in_flight_writes: 2048,
             max_in_flight_reads: 4096,
             max_streams: 16,
+            max_connections: 1024,
             max_message_bytes: 4 * 1024 * 1024,
             import_window: 256,
             scan_budget_rows: 20_000,
@@ -451,6 +455,7 @@ impl Config {
             ),
             ("limits.max_in_flight_reads", limits.max_in_flight_reads as u64, 1),
             ("limits.max_streams", limits.max_streams as u64, 1),
+            ("limits.max_connections", limits.max_connections as u64, 16),
             (
                 "limits.max_message_bytes",
                 limits.max_message_bytes as u64,

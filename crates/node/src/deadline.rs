@@ -8,6 +8,9 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tonic::metadata::MetadataMap;
 
+/// The header with a caller's deadline.
+pub(crate) const GRPC_TIMEOUT: &str = "grpc-timeout";
+
 /// When a call must have its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Deadline {
@@ -19,7 +22,7 @@ impl Deadline {
     /// `most`; without one `default`.
     pub(crate) fn of_call(metadata: &MetadataMap, default: Duration, most: Duration) -> Self {
         let given = metadata
-            .get("grpc-timeout")
+            .get(GRPC_TIMEOUT)
             .and_then(|value| value.to_str().ok())
             .and_then(parse_grpc_timeout);
         let budget = given.map_or(default, |given| given.saturating_sub(way_back(given)).min(most));
@@ -70,8 +73,18 @@ fn way_back(budget: Duration) -> Duration {
     (budget / 10).min(Duration::from_millis(50))
 }
 
+/// After how long a call with this `grpc-timeout` is answered whatever happens: later than its handler does by
+/// itself, earlier than the caller leaves.
+#[cfg_attr(
+    madsim,
+    allow(dead_code, reason = "the simulator's transport makes no errors of its own")
+)]
+pub(crate) fn last_word(given: Duration) -> Duration {
+    given.saturating_sub(way_back(given) / 2)
+}
+
 /// Reads gRPC's `TimeoutValue TimeoutUnit`: at most eight digits and one of `HMSmun`.
-fn parse_grpc_timeout(text: &str) -> Option<Duration> {
+pub(crate) fn parse_grpc_timeout(text: &str) -> Option<Duration> {
     let split = text.len().checked_sub(1)?;
     if !text.is_char_boundary(split) {
         return None;

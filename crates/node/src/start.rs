@@ -267,11 +267,12 @@ struct Listeners {
 
 impl Listeners {
     async fn bind(config: &Config) -> Result<Self, TransportError> {
+        let most = config.limits.max_connections;
         Ok(Listeners {
-            client: Listener::bind(config.listen_client()).await?,
-            admin: Listener::bind(config.listen_admin()).await?,
-            peer: Listener::bind(config.listen_peer()).await?,
-            metrics: Listener::bind(config.listen_metrics()).await?,
+            client: Listener::bind("client", config.listen_client(), most).await?,
+            admin: Listener::bind("admin", config.listen_admin(), most).await?,
+            peer: Listener::bind("peer", config.listen_peer(), most).await?,
+            metrics: Listener::bind("metrics", config.listen_metrics(), most).await?,
         })
     }
 

@@ -1,7 +1,7 @@
 //! What every public call passes through: a span with its trace id, a permit, a deadline, and numbers.
 //!
 //! No personal data at any level: spans carry the method and the trace id, metrics the method and the code.
-//! The twenty-odd series are described in one place, [`describe`].
+//! The thirty-odd series are described in one place, [`describe`].
 
 use std::future::Future;
 
@@ -115,12 +115,28 @@ pub(crate) fn describe() {
         "holdfast_rpc_requests_total",
         "Public calls ended, by method and code"
     );
+    describe_counter!(
+        "holdfast_rpc_unread_total",
+        "Calls answered before a method saw them (not decodable, too large, unknown method), by code"
+    );
     describe_histogram!(
         "holdfast_rpc_duration_seconds",
         Unit::Seconds,
         "Time a public call took, by method"
     );
     describe_gauge!("holdfast_rpc_in_flight", "Public calls under way, by method");
+    describe_counter!(
+        "holdfast_connections_refused_total",
+        "Connections closed at once because the port had its largest number"
+    );
+    describe_counter!(
+        "holdfast_connections_silent_total",
+        "Connections closed because nothing was heard from them"
+    );
+    describe_counter!(
+        "holdfast_accept_errors_total",
+        "Connections that could not be accepted, as when the process may open no more files"
+    );
     describe_counter!(
         "holdfast_admission_refused_total",
         "Calls refused because too much was under way"

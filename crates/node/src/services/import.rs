@@ -37,6 +37,7 @@ use crate::lifecycle::Phase;
 use crate::methods;
 use crate::router;
 use crate::telemetry;
+use crate::trace::TraceContext;
 
 /// The stream of answers.
 pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<v1::ImportAccountsResponse, Status>> + Send>>;
@@ -62,11 +63,12 @@ pub(super) async fn start(
     request: Request<Streaming<v1::ImportAccountsRequest>>,
 ) -> Result<Response<Answers>, Status> {
     let method = &methods::IMPORT_ACCOUNTS;
-    let call = Call::of(&request, method);
-    let trace = call.trace.clone();
-    let (core, asked) = (core.clone(), request.into_inner());
+    let trace = TraceContext::of_call(request.metadata());
+    let core = core.clone();
     let leader = core.leader_client_address();
-    let begin = async move {
+    let begin = async {
+        let call = Call::of(&request, method, &trace)?;
+        let asked = request.into_inner();
         let permit = core.admit(Work::Stream, 0)?;
         let (sender, mut receiver) = mpsc::channel(64);
         let work = {
@@ -306,7 +308,8 @@ async fn next(asked: &mut Streaming<v1::ImportAccountsRequest>) -> Result<Option
             None => Err(invalid("payload", "must be set")),
         },
         Ok(Ok(None)) => Ok(None),
-        Ok(Err(status)) => Err(Failure::There(Box::new(status))),
+        // Only the transport fails here: it could not read what came.
+        Ok(Err(status)) => Err(Problem::from_transport(&status).into()),
         Err(_) => Err(Problem::deadline(OutcomeView::NotApplied).into()),
     }
 }

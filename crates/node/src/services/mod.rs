@@ -26,6 +26,7 @@ use crate::failure::Failure;
 use crate::methods::Method;
 use crate::router::{self, Mutation};
 use crate::telemetry::observe;
+use crate::trace::TraceContext;
 
 /// The implementation of all public services.
 #[derive(Clone)]
@@ -49,10 +50,10 @@ impl Service {
         M: Message,
         W: Future<Output = Result<T, Failure>>,
     {
-        let call = Call::of(&request, method);
-        let message = request.into_inner();
-        let trace = call.trace.clone();
+        let trace = TraceContext::of_call(request.metadata());
         let body = async {
+            let call = Call::of(&request, method, &trace)?;
+            let message = request.into_inner();
             let permit = match method.work {
                 Some(kind) => Some(self.core.admit(kind, message.encoded_len())?),
                 None => None,

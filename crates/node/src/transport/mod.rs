@@ -2,6 +2,10 @@
 //! listening on a bound socket) is behind this one door, so that no other file asks which runtime it is in.
 
 #[cfg(not(madsim))]
+mod accept;
+#[cfg(not(madsim))]
+mod explain;
+#[cfg(not(madsim))]
 mod http;
 #[cfg(not(madsim))]
 mod real;

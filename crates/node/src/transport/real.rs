@@ -1,4 +1,5 @@
-//! The transport in production: sockets, TLS, health, reflection and HTTP.
+//! The transport in production: TLS, health, reflection and HTTP; sockets are in [`super::accept`], and what is
+//! done about the errors that tonic makes in [`super::explain`].
 
 use std::fs;
 use std::future::Future;
@@ -12,30 +13,49 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::net::TcpListener;
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
-use tonic::transport::server::TcpConnectInfo;
-use tonic::transport::server::{Router, TcpIncoming, TlsConnectInfo};
+use tonic::transport::server::{Router, TcpConnectInfo, TlsConnectInfo};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig};
 use tonic::{Extensions, Request, Status};
+use tower_layer::{Identity as Plain, Stack};
 
+use super::accept::{Connections, Patience};
+use super::explain::ExplainLayer;
 use super::{Probe, TransportError, http};
 use crate::config::TlsSection;
 use crate::telemetry;
 
+/// How often a connection that is silent is sent a ping, and how long the answer may take.
+const PING: Duration = Duration::from_secs(20);
+const PONG: Duration = Duration::from_secs(10);
+/// A TLS handshake, or the first byte, may take this long; a connection that answers no ping is closed.
+const PATIENCE: Patience = Patience {
+    first: Duration::from_secs(10),
+    silence: Duration::from_secs(45),
+};
+
+/// What a port's services are wrapped in.
+type Wrapped = Stack<ExplainLayer, Plain>;
+
 /// A bound socket. Bound before anything else starts, so that a taken port is a clear error.
 pub(crate) struct Listener {
-    socket: TcpListener,
+    connections: Connections,
     address: SocketAddr,
 }
 
 impl Listener {
-    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, TransportError> {
+    pub(crate) async fn bind(
+        port: &'static str,
+        address: SocketAddr,
+        connections_max: usize,
+    ) -> Result<Self, TransportError> {
         let failed = |error: std::io::Error| TransportError::Listen {
             address,
             message: error.to_string(),
         };
         let socket = TcpListener::bind(address).await.map_err(failed)?;
         let address = socket.local_addr().map_err(failed)?;
-        Ok(Listener { socket, address })
+        let connections = Connections::new(socket, port, connections_max, PATIENCE);
+        Ok(Listener { connections, address })
     }
 
     /// Where it listens; with port 0 configured, the port the system chose.
@@ -87,13 +107,16 @@ impl Tls {
 }
 
 /// A server as every port has it. On the peer port (`peers`) a certificate of the authority is always asked for.
-pub(crate) fn server(tls: Option<&Tls>, peers: bool) -> Result<Server, TransportError> {
+pub(crate) fn server(tls: Option<&Tls>, peers: bool) -> Result<Server<Wrapped>, TransportError> {
     let server = Server::builder()
-        .http2_keepalive_interval(Some(Duration::from_secs(20)))
-        .http2_keepalive_timeout(Some(Duration::from_secs(10)))
+        .layer(ExplainLayer { public: !peers })
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PONG))
         .max_concurrent_streams(4096);
     let Some(tls) = tls else { return Ok(server) };
-    let mut config = ServerTlsConfig::new().identity(Identity::from_pem(&tls.certificate, &tls.key));
+    let mut config = ServerTlsConfig::new()
+        .identity(Identity::from_pem(&tls.certificate, &tls.key))
+        .timeout(PATIENCE.first);
     if let Some(authority) = &tls.authority {
         config = config
             .client_ca_root(Certificate::from_pem(authority))
@@ -109,13 +132,12 @@ pub(crate) fn server(tls: Option<&Tls>, peers: bool) -> Result<Server, Transport
 
 /// Serves until `stop`, then lets calls under way finish.
 pub(crate) async fn serve_grpc(
-    router: Router,
+    router: Router<Wrapped>,
     listener: Listener,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), String> {
-    let incoming = TcpIncoming::from(listener.socket).with_nodelay(Some(true));
     router
-        .serve_with_incoming_shutdown(incoming, stop)
+        .serve_with_incoming_shutdown(listener.connections.into_stream(), stop)
         .await
         .map_err(|error| error.to_string())
 }
@@ -150,7 +172,7 @@ impl Health {
 }
 
 /// Adds health and reflection, so that grpcurl and load balancers work without files.
-pub(crate) fn with_standard(router: Router, health: &Health) -> Router {
+pub(crate) fn with_standard(router: Router<Wrapped>, health: &Health) -> Router<Wrapped> {
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(holdfast_wire::FILE_DESCRIPTOR_SET)
@@ -257,7 +279,7 @@ pub(crate) async fn serve_http(
     };
     tokio::select! {
         biased;
-        served = async { axum::serve(listener.socket, router).with_graceful_shutdown(stop).await } => {
+        served = async { axum::serve(listener.connections, router).with_graceful_shutdown(stop).await } => {
             served.map_err(|error| error.to_string())
         }
         () = upkeep => Ok(()),

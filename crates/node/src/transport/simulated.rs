@@ -18,7 +18,11 @@ pub(crate) struct Listener {
 }
 
 impl Listener {
-    pub(crate) async fn bind(address: SocketAddr) -> Result<Self, TransportError> {
+    pub(crate) async fn bind(
+        _port: &'static str,
+        address: SocketAddr,
+        _connections_max: usize,
+    ) -> Result<Self, TransportError> {
         Ok(Listener { address })
     }
 
