@@ -16,6 +16,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::acknowledged::Acknowledged;
 use crate::apply::{Applied, StateMachine};
 use crate::barrier::{Barrier, LeaderRounds};
 use crate::error::{BarrierError, InitializeError, MembershipError, ProposeError, StartError, Timeout};
@@ -53,6 +54,7 @@ struct Inner {
     writer: LogWriter,
     log: LogStore,
     applied: Arc<Applied>,
+    acknowledged: Arc<Acknowledged>,
     barrier: Barrier,
     peer_service: PeerService,
     leadership: Arc<watch::Sender<Leadership>>,
@@ -91,7 +93,13 @@ impl Group {
         let tail = log.last_log_id().map(|id| id.index);
         let (machine, applied) =
             StateMachine::open(engine.clone(), config.shard, log.clone(), fatal.clone()).map_err(damaged)?;
-        let peers = Arc::new(Peers::new(config.clone(), applied.clone(), directories.clone()));
+        let acknowledged = Arc::new(Acknowledged::open(engine.clone(), config.shard)?);
+        let peers = Arc::new(Peers::new(
+            config.clone(),
+            applied.clone(),
+            directories.clone(),
+            acknowledged.clone(),
+        ));
         let raft = Raft::new(
             config.node_id,
             raft_config,
@@ -105,16 +113,9 @@ impl Group {
         let (recovered_sender, recovered) = watch::channel(false);
         let (stopping, stopping_receiver) = watch::channel(false);
         let rounds = LeaderRounds::start(raft.clone());
-        let barrier = Barrier::start(raft.clone(), rounds.clone(), peers, recovered.clone());
+        let barrier = Barrier::start(raft.clone(), rounds.clone(), peers.clone(), recovered.clone());
         let leadership = Arc::new(watch::channel(Leadership::default()).0);
-        let peer_service = PeerService::new(
-            config.clone(),
-            raft.clone(),
-            engine,
-            rounds,
-            fatal.clone(),
-            directories,
-        );
+        let peer_service = PeerService::new(peers, raft.clone(), log.clone(), engine, rounds, fatal.clone());
 
         let mut tasks = vec![
             tokio::spawn(maintenance::watch_recovery(raft.clone(), tail, recovered_sender)),
@@ -129,6 +130,7 @@ impl Group {
                     config: config.clone(),
                     raft: raft.clone(),
                     writer: writer.clone(),
+                    acknowledged: acknowledged.clone(),
                     fatal: fatal.clone(),
                     stopping: stopping_receiver,
                 }
@@ -149,6 +151,7 @@ impl Group {
             writer,
             log,
             applied,
+            acknowledged,
             barrier,
             peer_service,
             leadership,
@@ -462,6 +465,12 @@ impl Group {
         );
         for task in tasks {
             task.abort();
+        }
+        // What a fatal failure left behind is nobody's to write.
+        if self.inner.fatal.reason().is_none()
+            && let Err(error) = self.inner.acknowledged.store()
+        {
+            tracing::warn!(%error, "what the peers hold could not be written down");
         }
     }
 }

@@ -6,6 +6,7 @@
 //! | raft_meta | shard (4), `v` | vote |
 //! | raft_meta | shard (4), `p` | the last purged log id |
 //! | raft_meta | shard (4), `i` | the snapshot being installed |
+//! | raft_meta | shard (4), `k`, node (8) | the last committed index that a member certainly has, 8 bytes |
 //! | raft_meta | shard (4), `s`, family (1), key | a staged snapshot row |
 //! | raft_meta | `ff ff ff ff`, `n` | the directory's identity |
 //! | raft_meta | `ff ff ff ff`, `d`, node (8) | the directory another node was first seen with |
@@ -48,6 +49,20 @@ pub(crate) fn purged(shard: ShardId) -> Bytes {
 
 pub(crate) fn installing(shard: ShardId) -> Bytes {
     tagged(shard, b'i')
+}
+
+/// The row about how much of the log a member holds.
+pub(crate) fn held(shard: ShardId, node: NodeId) -> Bytes {
+    let mut key = BytesMut::with_capacity(13);
+    key.put_u32(shard.0);
+    key.put_u8(b'k');
+    key.put_u64(node);
+    key.freeze()
+}
+
+/// The node in such a row's key.
+pub(crate) fn held_node(key: &[u8]) -> Option<NodeId> {
+    Some(u64::from_be_bytes(key.get(5..)?.try_into().ok()?))
 }
 
 /// The first key of a shard's staged rows, and the first key after them.

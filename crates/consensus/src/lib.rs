@@ -11,9 +11,10 @@
 //!
 //! Reading: `barrier` shares one quorum round among all readers that wait. `snapshot` streams state to members
 //! whose log is too far behind. `membership` and `maintenance` keep the group in shape. `codec`, `entry` and
-//! `keys` say what the bytes on disk look like; `identity` whose they are. `runtime` is the seam at which the
+//! `keys` say what the bytes on disk look like; `identity` whose they are, and `acknowledged` what others know them to hold. `runtime` is the seam at which the
 //! simulator takes the place of tokio.
 
+mod acknowledged;
 mod apply;
 mod barrier;
 mod codec;

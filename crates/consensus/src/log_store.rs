@@ -50,6 +50,9 @@ struct Log {
     vote: Option<Vote>,
     purged: Option<LogId>,
     last: Option<LogId>,
+    /// The highest index that was in the log since it was opened. What is cut off counts: only a log that was
+    /// put back while the node was down is shorter than this for the wrong reason.
+    reached: Option<u64>,
     /// The oldest index that is, or will be, in the log.
     first: u64,
     /// The newest entries, without a gap, up to `last`.
@@ -110,6 +113,7 @@ impl LogStore {
                 vote,
                 purged,
                 last,
+                reached: last.map(|id| id.index),
                 first,
                 ..Log::default()
             }
@@ -159,6 +163,12 @@ impl LogStore {
     /// The newest log id.
     pub(crate) fn last_log_id(&self) -> Option<LogId> {
         self.lock().last
+    }
+
+    /// The highest index that was in the log since it was opened, and the term of the vote.
+    pub(crate) fn reached(&self) -> (Option<u64>, u64) {
+        let log = self.lock();
+        (log.reached, log.vote.map_or(0, |vote| vote.leader_id.term))
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {
@@ -425,6 +435,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             log.tail_bytes += new.bytes;
             log.tail.push_back(new);
         }
+        log.reached = log.reached.max(log.last.map(|id| id.index));
         log.evict(inner.writer.written(), inner.tail_bytes_max);
         Ok(())
     }
@@ -487,6 +498,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         log.purged = Some(log_id);
         log.first = log_id.index + 1;
         log.last = log.last.max(Some(log_id));
+        log.reached = log.reached.max(Some(log_id.index));
         Ok(())
     }
 }

@@ -11,6 +11,7 @@ use openraft::{ChangeMembers, RaftMetrics};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use crate::acknowledged::Acknowledged;
 use crate::barrier::Barrier;
 use crate::log_writer::LogWriter;
 use crate::membership::best_successor;
@@ -20,6 +21,9 @@ use crate::{ConsensusConfig, FatalSink};
 
 /// How long a half-done membership change may rest before the leader finishes it.
 const JOINT_REST_MAX: Duration = Duration::from_secs(5);
+
+/// How often what the members hold is written down.
+const STORE_EVERY: Duration = Duration::from_secs(5);
 
 /// Keeps [`Leadership`] up to date. A leader is `ready` once a barrier of its own term has been passed.
 pub(crate) async fn watch_leadership(
@@ -127,6 +131,7 @@ pub(crate) struct Maintenance {
     pub(crate) config: Arc<ConsensusConfig>,
     pub(crate) raft: Raft,
     pub(crate) writer: LogWriter,
+    pub(crate) acknowledged: Arc<Acknowledged>,
     pub(crate) fatal: FatalSink,
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -138,6 +143,7 @@ impl Maintenance {
         let mut purge_asked_at = None;
         let mut handed_over_at: Option<Instant> = None;
         let mut joint_since: Option<(u64, Instant)> = None;
+        let mut stored_at = Instant::now();
         loop {
             tokio::time::sleep(every).await;
             let metrics = self.raft.metrics().borrow_watched().clone();
@@ -159,12 +165,40 @@ impl Maintenance {
                 purge_asked_at = Some(upto);
                 drop(self.raft.trigger().purge_log(upto).await);
             }
+            self.note_own(&metrics);
+            if stored_at.elapsed() >= STORE_EVERY && self.fatal.reason().is_none() {
+                stored_at = Instant::now();
+                if let Err(error) = self.acknowledged.store() {
+                    self.fatal
+                        .report(format!("writing down what the peers hold failed: {error}"));
+                    return;
+                }
+            }
             if metrics.current_leader != Some(metrics.id) {
                 joint_since = None;
                 continue;
             }
             self.hand_over_if_stuck(&metrics, &mut handed_over_at).await;
             self.finish_joint(&metrics, &mut joint_since);
+        }
+    }
+
+    /// A leader's own log counts for its quorums too, so the others are told how far it goes. What its followers
+    /// say is noted where it arrives.
+    fn note_own(&self, metrics: &RaftMetrics<TypeConfig>) {
+        if metrics.current_leader != Some(metrics.id) {
+            return;
+        }
+        let term = metrics.current_term;
+        if let Some(committed) = metrics.cluster_committed {
+            self.acknowledged.committed(term, committed.index);
+        }
+        let own = metrics
+            .replication
+            .as_ref()
+            .and_then(|replication| replication.get(&metrics.id).copied().flatten());
+        if let Some(own) = own {
+            self.acknowledged.matched(term, metrics.id, own.index);
         }
     }
 

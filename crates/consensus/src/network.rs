@@ -30,7 +30,7 @@ use crate::convert;
 use crate::peers::{Peers, Purpose};
 use crate::runtime::timeout;
 use crate::snapshot::{SnapshotData, Walk, chunk_checksum};
-use crate::type_config::{LeaderTerm, SnapshotMeta, TypeConfig, Vote};
+use crate::type_config::{LeaderTerm, LogId, SnapshotMeta, TypeConfig, Vote};
 
 type RpcError = RPCError<TypeConfig>;
 
@@ -121,6 +121,14 @@ impl Network {
         }
     }
 
+    /// The member says that its log is durable and agrees up to there. Noted before openraft hears it, so that the
+    /// member is asked about no less than openraft takes for granted.
+    fn note_matched(&self, term: u64, matched: Option<&LogId>) {
+        if let Some(matched) = matched {
+            self.peers.acknowledged.matched(term, self.target, matched.index);
+        }
+    }
+
     /// How long one request of the replication stream may stay unanswered. The answer waits for the peer's
     /// disk, so it is more than a call's.
     fn stream_ttl(&self) -> Duration {
@@ -148,13 +156,16 @@ impl Network {
         let Some(first) = input.next().await else {
             return Ok(futures::stream::empty().boxed());
         };
+        let term = first.vote.leader_id.term;
         let input = futures::stream::iter([first]).chain(input);
         let ttl = self.stream_ttl();
         let unanswered: Arc<Mutex<VecDeque<Instant>>> = Arc::default();
         let sent = unanswered.clone();
         let mut header = Some(self.peers.header(self.target, Duration::ZERO));
+        let peers = self.peers.clone();
         let requests = input.map(move |request| {
             lock(&sent).push_back(Instant::now());
+            this_leader_committed(&peers, &request);
             convert::append_to_wire(request, header.take())
         });
         let mut client = self.client()?;
@@ -184,7 +195,10 @@ impl Network {
                 };
                 lock(&unanswered).pop_front();
                 return match reply.and_then(|reply| reply.map(convert::append_reply_from_wire).transpose()) {
-                    Ok(Some(Ok(matched))) => Some((Ok(Ok(matched)), Some((this, replies, unanswered)))),
+                    Ok(Some(Ok(matched))) => {
+                        this.note_matched(term, matched.as_ref());
+                        Some((Ok(Ok(matched)), Some((this, replies, unanswered))))
+                    }
                     Ok(Some(refused)) => Some((Ok(refused), None)),
                     Ok(None) => None,
                     Err(status) => Some((Err(this.error(&status)), None)),
@@ -204,6 +218,8 @@ impl RaftNetworkV2<TypeConfig> for Network {
         _option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RpcError> {
         let ttl = self.call_ttl();
+        let term = rpc.vote.leader_id.term;
+        this_leader_committed(&self.peers, &rpc);
         let request = convert::append_to_wire(rpc, Some(self.peers.header(self.target, ttl)));
         let mut client = self.client()?;
         let reply = self
@@ -211,7 +227,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
             .await?;
         let result = convert::append_reply_from_wire(reply).map_err(|status| self.error(&status))?;
         Ok(match result {
-            Ok(matched) => AppendEntriesResponse::PartialSuccess(matched),
+            Ok(matched) => {
+                self.note_matched(term, matched.as_ref());
+                AppendEntriesResponse::PartialSuccess(matched)
+            }
             Err(StreamAppendError::Conflict(_)) => AppendEntriesResponse::Conflict,
             Err(StreamAppendError::HigherVote(vote)) => AppendEntriesResponse::HigherVote(vote),
         })
@@ -316,6 +335,15 @@ impl RaftNetworkV2<TypeConfig> for Network {
             }),
             None => return Err(self.error(&Status::internal("a peer gave no answer this release knows"))),
         })
+    }
+}
+
+/// A quorum holds what a leader calls committed.
+fn this_leader_committed(peers: &Peers, request: &AppendEntriesRequest<TypeConfig>) {
+    if let Some(committed) = request.leader_commit {
+        peers
+            .acknowledged
+            .committed(request.vote.leader_id.term, committed.index);
     }
 }
 

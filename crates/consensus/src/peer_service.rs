@@ -17,14 +17,17 @@ use openraft::raft::{TransferLeaderError, TransferLeaderRequest};
 use openraft::storage::Snapshot;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::FatalSink;
+use crate::acknowledged::{forgotten, put_back};
 use crate::barrier::{LeaderError, LeaderRounds};
 use crate::codec::{self, Directory};
 use crate::convert;
-use crate::identity::{Directories, OtherDirectory};
+use crate::identity::OtherDirectory;
+use crate::log_store::LogStore;
+use crate::peers::Peers;
 use crate::runtime::timeout;
 use crate::snapshot::{self, SnapshotData, chunk_checksum};
 use crate::type_config::{Raft, SnapshotMeta, StoredMembership};
-use crate::{ConsensusConfig, FatalSink};
 
 /// How long the sender of a snapshot may be silent.
 const SNAPSHOT_SILENCE_MAX: Duration = Duration::from_secs(20);
@@ -36,34 +39,34 @@ pub struct PeerService {
 }
 
 struct Inner {
-    config: Arc<ConsensusConfig>,
+    peers: Arc<Peers>,
     raft: Raft,
+    log: LogStore,
     engine: Arc<dyn Engine>,
     rounds: LeaderRounds,
     fatal: FatalSink,
-    directories: Arc<Directories>,
     /// Held by whoever stages a snapshot, until it is installed or given up.
     staging: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl PeerService {
     pub(crate) fn new(
-        config: Arc<ConsensusConfig>,
+        peers: Arc<Peers>,
         raft: Raft,
+        log: LogStore,
         engine: Arc<dyn Engine>,
         rounds: LeaderRounds,
         fatal: FatalSink,
-        directories: Arc<Directories>,
     ) -> Self {
         let staging = Arc::default();
         PeerService {
             inner: Arc::new(Inner {
-                config,
+                peers,
                 raft,
+                log,
                 engine,
                 rounds,
                 fatal,
-                directories,
                 staging,
             }),
         }
@@ -71,7 +74,7 @@ impl PeerService {
 
     /// Refuses strangers.
     fn check(&self, header: Option<wire::PeerHeader>) -> Result<(), Status> {
-        let config = &self.inner.config;
+        let config = &self.inner.peers.config;
         if let Some(reason) = self.inner.fatal.reason() {
             return Err(Status::unavailable(format!("this node has failed: {reason}")));
         }
@@ -100,17 +103,16 @@ impl PeerService {
                 header.shard
             )));
         }
-        self.check_directories(&header)
+        self.check_directories(&header)?;
+        self.check_acknowledged(&header)
     }
 
     /// Refuses nodes that lost their directory, and notices when this one did.
     fn check_directories(&self, header: &wire::PeerHeader) -> Result<(), Status> {
-        let Inner {
-            config,
-            directories,
-            fatal,
-            ..
-        } = &*self.inner;
+        let Inner { peers, fatal, .. } = &*self.inner;
+        let Peers {
+            config, directories, ..
+        } = &**peers;
         let wiped = |node: NodeId| {
             format!(
                 "node {node} comes with another data directory than before, so it has forgotten what it promised; \
@@ -133,6 +135,37 @@ impl PeerService {
         }
     }
 
+    /// Notices when this node's directory was put back from an older copy. Before Raft sees the message: its answer
+    /// would be a conflict below what the leader knows to agree, which is not supposed to exist.
+    fn check_acknowledged(&self, header: &wire::PeerHeader) -> Result<(), Status> {
+        let Inner {
+            peers, log, fatal, ..
+        } = &*self.inner;
+        let (reached, term) = log.reached();
+        // After a snapshot was installed the log may begin behind what is applied.
+        let last = reached.max(peers.applied.next_index().checked_sub(1));
+        if let Some(index) = forgotten(header, last, term) {
+            let why = put_back(peers.config.node_id, last, index);
+            fatal.report(&*why);
+            return Err(Status::failed_precondition(why));
+        }
+        peers.acknowledged.heard(header);
+        Ok(())
+    }
+
+    /// Refuses the candidate whose directory was put back from an older copy: it must not be elected by those who
+    /// hold no more than it still has.
+    fn check_candidate(&self, request: &wire::VoteRequest, candidate: Option<NodeId>) -> Result<(), Status> {
+        let last = request.last_log_id.map(|id| id.index);
+        let held = candidate.and_then(|id| Some((id, self.inner.peers.acknowledged.held_by(id)?)));
+        match held {
+            Some((id, held)) if last < Some(held) => {
+                Err(Status::failed_precondition(put_back(id, last, held)))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Stages a whole snapshot, checking every chunk.
     async fn receive(
         &self,
@@ -140,7 +173,7 @@ impl PeerService {
     ) -> Result<(wire::SnapshotStart, SnapshotData), Status> {
         use wire::snapshot_chunk::Part;
         let engine = &*self.inner.engine;
-        let shard = self.inner.config.shard;
+        let shard = self.inner.peers.config.shard;
         let storage = |error: holdfast_storage::engine::EngineError| {
             self.inner
                 .fatal
@@ -274,7 +307,9 @@ impl peer_service_server::PeerService for PeerService {
 
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteReply>, Status> {
         let mut request = request.into_inner();
+        let candidate = request.header.as_ref().map(|header| header.from_node);
         self.check(request.header.take())?;
+        self.check_candidate(&request, candidate)?;
         let reply = self
             .inner
             .raft
@@ -289,7 +324,9 @@ impl peer_service_server::PeerService for PeerService {
         request: Request<wire::VoteRequest>,
     ) -> Result<Response<wire::VoteReply>, Status> {
         let mut request = request.into_inner();
+        let candidate = request.header.as_ref().map(|header| header.from_node);
         self.check(request.header.take())?;
+        self.check_candidate(&request, candidate)?;
         let reply = self
             .inner
             .raft

@@ -15,6 +15,7 @@ use holdfast_wire::internal::peer_service_client::PeerServiceClient;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::acknowledged::Acknowledged;
 use crate::apply::Applied;
 use crate::identity::Directories;
 use crate::{ConsensusConfig, PeerTls};
@@ -38,6 +39,7 @@ pub(crate) struct Peers {
     pub(crate) config: Arc<ConsensusConfig>,
     pub(crate) applied: Arc<Applied>,
     pub(crate) directories: Arc<Directories>,
+    pub(crate) acknowledged: Arc<Acknowledged>,
     channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
 }
 
@@ -46,18 +48,20 @@ impl Peers {
         config: Arc<ConsensusConfig>,
         applied: Arc<Applied>,
         directories: Arc<Directories>,
+        acknowledged: Arc<Acknowledged>,
     ) -> Self {
         Peers {
             config,
             applied,
             directories,
+            acknowledged,
             channels: Mutex::new(BTreeMap::new()),
         }
     }
 
     /// The header of a message to `to`.
     pub(crate) fn header(&self, to: NodeId, deadline: Duration) -> wire::PeerHeader {
-        wire::PeerHeader {
+        let mut header = wire::PeerHeader {
             cluster_id: Bytes::copy_from_slice(self.config.cluster_id.0.as_bytes()),
             from_node: self.config.node_id,
             to_node: to,
@@ -70,7 +74,11 @@ impl Peers {
                 .directories
                 .of(to)
                 .map_or_else(Bytes::new, |directory| Bytes::copy_from_slice(&directory)),
-        }
+            held: Vec::new(),
+            acknowledged: None,
+        };
+        self.acknowledged.tell(to, &mut header);
+        header
     }
 
     /// A client for the peer at `address`.

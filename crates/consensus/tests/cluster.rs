@@ -399,3 +399,64 @@ async fn a_wiped_node_is_refused_under_its_old_id() {
     cluster.write("k2", "v").await;
     assert_eq!(cluster.group(leader).status().fatal, None);
 }
+
+/// Puts a node's directory back to a copy taken now, after a few more writes.
+async fn put_back(cluster: &mut Cluster, node: u64) {
+    let copy = cluster.nodes[&node].copy().await;
+    for n in 0..20 {
+        cluster.write(&format!("after the copy {n}"), "v").await;
+    }
+    assert_eq!(
+        cluster.read(node, "after the copy 19").await.as_deref(),
+        Some("v"),
+        "the node has them too"
+    );
+    cluster.crash(node).await;
+    cluster.nodes.get_mut(&node).unwrap().disk = copy;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_directory_put_back_from_an_older_copy_stops_its_node_and_nobody_else() {
+    let mut cluster = Cluster::found(defaults).await;
+    let (leader, term) = cluster.leader().await;
+    let follower = leader % 3 + 1;
+    put_back(&mut cluster, follower).await;
+    cluster.start(follower).await;
+    let fatal = cluster.nodes[&follower].fatal().clone();
+    let reason = tokio::time::timeout(Duration::from_secs(20), fatal.wait())
+        .await
+        .unwrap();
+    assert!(reason.contains("older copy"), "{reason}");
+    cluster.write("later", "v").await;
+    assert_eq!(cluster.group(leader).status().fatal, None);
+    assert_eq!(cluster.leader().await, (leader, term), "the leader goes on");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_put_back_from_an_older_copy_helps_nobody_to_win() {
+    let mut cluster = Cluster::found(defaults).await;
+    let (leader, _) = cluster.leader().await;
+    let (follower, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    put_back(&mut cluster, follower).await;
+    // The third hears from the leader who holds what, then only it and the one that forgot are left; it was
+    // started again, so it has it from its disk.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    let index = cluster.write("syncs", "the row too").await;
+    cluster.group(third).wait_applied(index, soon()).await.unwrap();
+    cluster.crash(leader).await;
+    cluster.crash(third).await;
+    cluster.start(third).await;
+    cluster.start(follower).await;
+    let fatal = cluster.nodes[&follower].fatal().clone();
+    let reason = tokio::time::timeout(Duration::from_secs(20), fatal.wait())
+        .await
+        .unwrap();
+    assert!(reason.contains("older copy"), "{reason}");
+    assert!(!cluster.group(third).leadership().borrow().is_me);
+    // Two that remember are enough.
+    cluster.start(leader).await;
+    assert_eq!(
+        cluster.read(third, "after the copy 19").await.as_deref(),
+        Some("v")
+    );
+}

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use holdfast_consensus::{ConsensusConfig, EncodedCommand, FatalSink, Group, PeerAddresses, ProposeError};
 use holdfast_machine::{Body, Command, Mutation, Write};
 use holdfast_storage::command;
+use holdfast_storage::engine::Engine;
 use holdfast_storage::faulty::FaultyDisk;
 use holdfast_types::{ClusterId, Family, Millis, NodeId, ShardEpoch};
 use tokio::sync::oneshot;
@@ -52,6 +53,7 @@ pub(crate) struct Node {
 struct Running {
     group: Group,
     fatal: FatalSink,
+    engine: Arc<dyn Engine>,
     stop: oneshot::Sender<()>,
 }
 
@@ -81,8 +83,8 @@ impl Node {
         let mut config = ConsensusConfig::new(CLUSTER, self.id);
         adjust(&mut config);
         let fatal = FatalSink::new();
-        let engine = Arc::new(self.disk.open().unwrap());
-        let group = Group::start(config, engine, fatal.clone()).await.unwrap();
+        let engine: Arc<dyn Engine> = Arc::new(self.disk.open().unwrap());
+        let group = Group::start(config, engine.clone(), fatal.clone()).await.unwrap();
         let (stop, stopped) = oneshot::channel();
         let server = tonic::transport::Server::builder().add_service(group.peer_service());
         let address = self.address;
@@ -94,7 +96,12 @@ impl Node {
                 .await
                 .unwrap();
         });
-        self.running = Some(Running { group, fatal, stop });
+        self.running = Some(Running {
+            group,
+            fatal,
+            engine,
+            stop,
+        });
     }
 
     pub(crate) fn group(&self) -> &Group {
@@ -103,6 +110,14 @@ impl Node {
 
     pub(crate) fn fatal(&self) -> &FatalSink {
         &self.running.as_ref().expect("the node runs").fatal
+    }
+
+    /// Copies the directory as it is now.
+    pub(crate) async fn copy(&self) -> FaultyDisk {
+        let engine = &self.running.as_ref().expect("the node runs").engine;
+        let directory = std::path::Path::new("copy");
+        engine.checkpoint(directory).await.unwrap();
+        self.disk.restore_checkpoint(directory, self.id + 100).unwrap()
     }
 
     /// Cuts the power: what was not synced may be gone.
