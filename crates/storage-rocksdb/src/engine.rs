@@ -15,7 +15,8 @@ use metrics::histogram;
 use rocksdb::{ColumnFamily, DBWithThreadMode, ErrorKind, SingleThreaded, WriteBatch, WriteOptions};
 
 use crate::ballast::Ballast;
-use crate::fate::{Fate, REPLACE_THE_NODE, rocks_error};
+use crate::examine;
+use crate::fate::{Fate, REPLACE_THE_NODE};
 use crate::housekeeping::{self, Housekeeping};
 use crate::layout::Layout;
 use crate::mark::Mark;
@@ -100,9 +101,9 @@ impl RocksEngine {
         if recovered < mark.sequence() {
             return Err(EngineError::Damaged {
                 message: format!(
-                    "{} was durable up to sequence {}, but its log could be read only up to {recovered}; \
-                     {REPLACE_THE_NODE}",
-                    options.directory.display(),
+                    "the log in {} was durable up to sequence {}, but could be read only up to {recovered}, so it was \
+                     cut or damaged. Nothing of it was used; {REPLACE_THE_NODE}",
+                    layout.db().display(),
                     mark.sequence()
                 ),
             });
@@ -173,18 +174,12 @@ fn tend_ballast_at_start(ballast: &Ballast, root: &Path) -> Result<(), EngineErr
 }
 
 fn open_rocks(path: &Path, tuning: &Tuning, synced_through: u64) -> Result<Db, EngineError> {
-    let operation = "opening RocksDB";
-    let exists = path.join("CURRENT").exists();
-    if !exists && synced_through > 0 {
-        return Err(EngineError::Damaged {
-            message: format!("{} is gone; {REPLACE_THE_NODE}", path.display()),
-        });
-    }
+    let exists = examine::store_exists(path, synced_through)?;
     if exists {
-        let unknown = unknown_families(path).map_err(|error| rocks_error(operation, &error))?;
+        let unknown = unknown_families(path).map_err(|error| examine::not_opened(path, &error))?;
         if !unknown.is_empty() {
             return Err(EngineError::Io {
-                operation,
+                operation: "opening the store",
                 message: format!(
                     "{} holds families that this release does not know ({}); run the release that wrote them",
                     path.display(),
@@ -193,17 +188,8 @@ fn open_rocks(path: &Path, tuning: &Tuning, synced_through: u64) -> Result<Db, E
             });
         }
     }
-    Db::open_cf_descriptors(&tuning.database(!exists), path, tuning.families()).map_err(|error| {
-        // A file that the manifest names is gone: RocksDB calls that an I/O error.
-        let file_gone = error.kind() == ErrorKind::IOError && error.as_ref().contains("No such file");
-        if file_gone {
-            EngineError::Damaged {
-                message: format!("{error}; {REPLACE_THE_NODE}"),
-            }
-        } else {
-            rocks_error(operation, &error)
-        }
-    })
+    Db::open_cf_descriptors(&tuning.database(!exists), path, tuning.families())
+        .map_err(|error| examine::not_opened(path, &error))
 }
 
 /// Writes, and waits where RocksDB holds writers back, but not for something that will never come: when compaction has given

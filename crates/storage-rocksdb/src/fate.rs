@@ -11,10 +11,12 @@ use std::sync::OnceLock;
 use holdfast_storage::engine::EngineError;
 use rocksdb::ErrorKind;
 
+use crate::examine::without_repetition;
+
 /// What to do about damage; part of every message about it.
 pub(crate) const REPLACE_THE_NODE: &str = "do not start this node again under its id: it may have forgotten votes and \
-     entries that it promised to keep. Keep the directory for inspection, start a new node with a new id and an \
-     empty data directory, add it as a learner, promote it, and remove this node from the cluster";
+     entries that it promised to keep. Keep the directory aside for analysis, start a new node with a new id and an \
+     empty data directory, and put it in this one's place with `holdfast cluster replace`";
 
 /// Whether the engine still works; the first terminal failure is kept.
 #[derive(Debug, Default)]
@@ -51,11 +53,14 @@ impl Fate {
 pub(crate) fn rocks_error(operation: &'static str, error: &rocksdb::Error) -> EngineError {
     match error.kind() {
         ErrorKind::Corruption => EngineError::Damaged {
-            message: format!("{operation}: {error}; {REPLACE_THE_NODE}"),
+            message: format!(
+                "{operation}: {}; {REPLACE_THE_NODE}",
+                without_repetition(error.as_ref())
+            ),
         },
         _ => EngineError::Io {
             operation,
-            message: error.to_string(),
+            message: without_repetition(error.as_ref()),
         },
     }
 }

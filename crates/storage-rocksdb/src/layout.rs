@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 
 use holdfast_storage::engine::EngineError;
 
-use crate::fate::{REPLACE_THE_NODE, io_error};
+use crate::examine::damaged;
+use crate::fate::io_error;
 use crate::mark::Mark;
 
 /// The layout that this release writes and reads.
@@ -52,7 +53,7 @@ impl Layout {
                 )));
             }
             None => {
-                refuse_strangers_files(root)?;
+                refuse_others_files(root)?;
                 lay_out(root, 0)?;
             }
         }
@@ -166,22 +167,38 @@ fn lock(root: &Path) -> Result<File, EngineError> {
 
 fn read_format(root: &Path) -> Result<Option<u32>, EngineError> {
     let path = root.join("FORMAT");
-    let text = match fs::read_to_string(&path) {
+    let text = match fs::read(&path) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::IsADirectory => {
+            return Err(damaged(&path, "is a directory, not a file"));
+        }
         Err(error) => return Err(io_error("reading the format", &path, &error)),
     };
-    text.trim()
-        .strip_prefix(FORMAT_WORD)
+    std::str::from_utf8(&text)
+        .ok()
+        .and_then(|text| text.trim().strip_prefix(FORMAT_WORD))
         .and_then(|number| number.trim().parse().ok())
         .map(Some)
-        .ok_or_else(|| EngineError::Damaged {
-            message: format!("{} does not say a format; {REPLACE_THE_NODE}", path.display()),
-        })
+        .ok_or_else(|| damaged(&path, "does not say a format"))
 }
 
 /// A directory without `FORMAT` may hold the remains of an interrupted first start, and nothing else.
-fn refuse_strangers_files(root: &Path) -> Result<(), EngineError> {
+fn refuse_others_files(root: &Path) -> Result<(), EngineError> {
+    if db_directory(root).exists() {
+        return Err(damaged(
+            &root.join("FORMAT"),
+            "is missing, but there is a store beside it: the file was lost, or this is a copy that was never finished",
+        ));
+    }
+    let mark = mark_file(root);
+    // An interrupted start leaves a mark that says nothing yet, or half of one.
+    if Mark::open(&mark).is_ok_and(|mark| mark.sequence() > 0) {
+        return Err(damaged(
+            &mark,
+            "says that something was stored here, but FORMAT and the store are missing",
+        ));
+    }
     let fail = |error: io::Error| io_error("reading the data directory", root, &error);
     for entry in fs::read_dir(root).map_err(fail)? {
         let name = entry.map_err(fail)?.file_name();
@@ -237,6 +254,18 @@ mod tests {
         assert!(refused(root.path()).contains("newer release (format 2, this release knows 1)"));
         fs::write(root.path().join("FORMAT"), "holdfast-").unwrap();
         assert!(refused(root.path()).contains("does not say a format"));
+    }
+
+    #[test]
+    fn a_lost_format_is_damage_where_something_was_stored() {
+        let root = tempfile::tempdir().unwrap();
+        drop(Layout::open(root.path()).unwrap());
+        fs::remove_file(root.path().join("FORMAT")).unwrap();
+        fs::remove_dir(root.path().join("ingest")).unwrap();
+        Mark::open(&root.path().join("synced")).unwrap().raise(7).unwrap();
+        assert!(refused(root.path()).contains("synced says that something was stored here"));
+        fs::create_dir(root.path().join("db")).unwrap();
+        assert!(refused(root.path()).contains("FORMAT is missing, but there is a store beside it"));
     }
 
     #[test]

@@ -25,6 +25,7 @@
 mod ballast;
 mod bulk;
 mod engine;
+mod examine;
 mod fate;
 mod housekeeping;
 mod layout;

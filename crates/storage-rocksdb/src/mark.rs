@@ -19,7 +19,8 @@ use std::sync::{Mutex, PoisonError};
 
 use holdfast_storage::engine::EngineError;
 
-use crate::fate::{REPLACE_THE_NODE, io_error};
+use crate::examine::damaged;
+use crate::fate::io_error;
 
 /// The distance of the two slots: a page, at least as large as what a disk writes atomically.
 const SLOT_STRIDE: u64 = 4096;
@@ -120,12 +121,10 @@ fn failed(operation: &'static str, error: &std::io::Error) -> EngineError {
 }
 
 fn unreadable(path: &Path, what: &str) -> EngineError {
-    EngineError::Damaged {
-        message: format!(
-            "the synced-through mark {} {what}, so nothing says how much of the log must be there; {REPLACE_THE_NODE}",
-            path.display()
-        ),
-    }
+    damaged(
+        path,
+        &format!("{what}, so nothing says how much of the log must be there"),
+    )
 }
 
 fn encode(slot: Slot) -> [u8; SLOT_LEN] {

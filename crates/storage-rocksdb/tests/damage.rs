@@ -207,6 +207,126 @@ fn a_damaged_table_stops_the_engine_when_it_is_read() {
     assert!(matches!(error, EngineError::Stopped { .. }), "{error}");
 }
 
+/// A name in `db` that begins or ends so.
+fn in_db(root: &Path, is: impl Fn(&str) -> bool) -> std::path::PathBuf {
+    fs::read_dir(root.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .find(|path| is(path.file_name().unwrap().to_str().unwrap()))
+        .unwrap()
+}
+
+fn table_of(root: &Path) -> std::path::PathBuf {
+    in_db(root, |name| name.ends_with(".sst"))
+}
+
+fn manifest_of(root: &Path) -> std::path::PathBuf {
+    in_db(root, |name| name.starts_with("MANIFEST-"))
+}
+
+fn flip_middle(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+/// Each kind of damage that is found when a directory is opened: one message that names the file, says what is wrong
+/// with it, and what to do.
+#[test]
+fn damage_found_at_the_start_is_told_in_one_message() {
+    type Damage = fn(&Path);
+    let table: [(&str, Damage, &[&str]); 11] = [
+        (
+            "FORMAT lost",
+            |root| fs::remove_file(root.join("FORMAT")).unwrap(),
+            &["/FORMAT is missing, but there is a store beside it"],
+        ),
+        (
+            "FORMAT is no text",
+            |root| fs::write(root.join("FORMAT"), [0xff, 0xfe]).unwrap(),
+            &["/FORMAT does not say a format"],
+        ),
+        (
+            "FORMAT is a directory",
+            |root| {
+                fs::remove_file(root.join("FORMAT")).unwrap();
+                fs::create_dir(root.join("FORMAT")).unwrap();
+            },
+            &["/FORMAT is a directory"],
+        ),
+        (
+            "mark lost",
+            |root| fs::remove_file(root.join("synced")).unwrap(),
+            &["/synced is missing"],
+        ),
+        (
+            "mark overwritten",
+            |root| fs::write(root.join("synced"), [0; 8192]).unwrap(),
+            &["/synced has no valid slot"],
+        ),
+        (
+            "store lost",
+            |root| fs::remove_dir_all(root.join("db")).unwrap(),
+            &["/db is missing"],
+        ),
+        (
+            "CURRENT lost",
+            |root| fs::remove_file(root.join("db/CURRENT")).unwrap(),
+            &["/db/CURRENT is missing"],
+        ),
+        (
+            "CURRENT overwritten",
+            |root| fs::write(root.join("db/CURRENT"), "\0\0\0").unwrap(),
+            &["/db/CURRENT does not name a manifest"],
+        ),
+        (
+            "manifest lost",
+            |root| fs::remove_file(manifest_of(root)).unwrap(),
+            &["/db/MANIFEST-", " is missing"],
+        ),
+        (
+            "manifest damaged",
+            |root| flip_middle(&manifest_of(root)),
+            &["/db", " is damaged (RocksDB: Corruption: "],
+        ),
+        (
+            "table lost",
+            |root| fs::remove_file(table_of(root)).unwrap(),
+            &["/db/", ".sst is missing"],
+        ),
+    ];
+    let whole = tempfile::tempdir().unwrap();
+    let engine = open(whole.path()).unwrap();
+    write_rows(&engine, 0..100);
+    runtime().block_on(engine.flush()).unwrap();
+    write_rows(&engine, 100..200);
+    runtime().block_on(engine.sync()).unwrap();
+    drop(engine);
+    for (name, damage, words) in table {
+        let root = tempfile::tempdir().unwrap();
+        copy(whole.path(), root.path());
+        damage(root.path());
+        let Err(EngineError::Damaged { message }) = open(root.path()) else {
+            panic!("{name}: not refused as damage");
+        };
+        eprintln!("{name}: {message}");
+        for word in words {
+            assert!(message.contains(word), "{name}: {message}");
+        }
+        for word in ["Nothing was changed", "new id", "`holdfast cluster replace`"] {
+            assert!(message.contains(word), "{name}: {message}");
+        }
+        assert_eq!(
+            message.matches("No such file").count().max(1),
+            1,
+            "{name}: {message}"
+        );
+        // And it stays so: looking at it has not made it openable.
+        assert!(open(root.path()).is_err(), "{name}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
 
