@@ -6,17 +6,21 @@
 //! `holdfast-sim` program runs one seed in one process, because some sources of order (wake-up counters) are
 //! process-wide.
 //!
-//! `history` is what clients saw, and `judges` say whether that may be. They need no simulator, so a normal build
-//! tests them; everything else exists in a simulation (`--cfg madsim`) only.
+//! `config` is all that a run is, `history` what clients saw, `judges` say whether that may be, and `runner` starts
+//! many runs and adds them up. They need no simulator, so a normal build tests them; everything else exists in a
+//! simulation (`--cfg madsim`) only.
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod history;
 pub mod judges;
+pub mod planted;
+pub mod report;
+pub mod runner;
+pub mod summary;
 
 #[cfg(madsim)]
 pub mod cluster;
-#[cfg(madsim)]
-pub mod config;
 #[cfg(madsim)]
 pub mod scenario;
 #[cfg(madsim)]

@@ -1,0 +1,363 @@
+//! The judges that look inside while the run goes on: Raft's invariants, equal replicas, fail-stop, bounds.
+//!
+//! A monitor looks at every node's status, log and disk each [`PERIOD`] of simulated time, from outside: it takes no
+//! part in the run and draws nothing. What it cannot see is what comes and goes between two looks; the invariants
+//! are stated such that a violation stays visible (a term with two leaders leaves two nodes that remember leading
+//! it, a lost entry stays lost).
+//!
+//! Source of the invariants: Ongaro, *Consensus: Bridging Theory and Practice*, 2014, figure 3.2.
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+use holdfast_consensus::{GroupStatus, LogPosition, MemberRole, Role};
+use holdfast_storage::engine::{Direction, Seq, View};
+use holdfast_types::Family;
+
+use crate::cluster::Cluster;
+use crate::config::Node;
+use crate::judges::Violation;
+use crate::trace;
+
+/// How often it looks.
+const PERIOD: Duration = Duration::from_millis(20);
+/// The most violations of one kind that are kept.
+const KEPT_MAX: usize = 5;
+
+/// What the monitor remembers.
+#[derive(Default)]
+struct Seen {
+    violations: Vec<Violation>,
+    /// Who led each term.
+    leaders: BTreeMap<u64, Node>,
+    /// Committed entries: index → term and checksum.
+    committed: BTreeMap<u64, EntryId>,
+    /// The greatest index known to be committed.
+    commit: u64,
+    /// State digests: applied index → digest and who had it first.
+    digests: BTreeMap<u64, ([u8; 32], Node)>,
+    nodes: BTreeMap<Node, NodeSeen>,
+    looks: u64,
+    most_tasks: usize,
+}
+
+/// What an entry is, as its first bytes on disk say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct EntryId {
+    term: u64,
+    checksum: u32,
+}
+
+/// The last look at a node.
+#[derive(Default)]
+struct NodeSeen {
+    incarnation: u64,
+    term: u64,
+    committed: Option<LogPosition>,
+    applied: u64,
+    /// Set at the first look after its end: what was written until then.
+    ended: Option<Seq>,
+}
+
+/// Looks at a cluster until it is dropped or asked for its verdict.
+pub struct Monitor {
+    seen: Arc<Mutex<Seen>>,
+    task: madsim::task::JoinHandle<()>,
+}
+
+/// What a monitor saw.
+#[derive(Debug, Default, Clone)]
+pub struct Observed {
+    /// What must not be.
+    pub violations: Vec<Violation>,
+    /// How often somebody else became leader.
+    pub elections: u64,
+    /// How often it looked.
+    pub looks: u64,
+    /// The most tasks alive at once in the whole simulation.
+    pub most_tasks: usize,
+}
+
+impl Monitor {
+    /// Begins to look.
+    pub fn start(cluster: Arc<Cluster>) -> Self {
+        let seen = Arc::new(Mutex::new(Seen::default()));
+        let watching = Arc::clone(&seen);
+        let task = madsim::task::spawn(async move {
+            loop {
+                tokio::time::sleep(PERIOD).await;
+                lock(&watching).look(&cluster);
+            }
+        });
+        Monitor { seen, task }
+    }
+
+    /// Ends and says what it saw.
+    pub fn finish(self) -> Observed {
+        self.task.abort();
+        let seen = lock(&self.seen);
+        Observed {
+            violations: seen.violations.clone(),
+            elections: seen.leaders.len() as u64,
+            looks: seen.looks,
+            most_tasks: seen.most_tasks,
+        }
+    }
+}
+
+impl Seen {
+    fn look(&mut self, cluster: &Cluster) {
+        self.looks += 1;
+        let tasks = madsim::runtime::Handle::current().metrics().num_tasks();
+        self.most_tasks = self.most_tasks.max(tasks);
+        for id in cluster.ids() {
+            self.look_at(cluster, id);
+        }
+    }
+
+    fn look_at(&mut self, cluster: &Cluster, id: Node) {
+        self.fail_stop(cluster, id);
+        let Some(node) = cluster.node(id) else {
+            return;
+        };
+        let incarnation = cluster.incarnation(id);
+        let status = node.group().status();
+        if status.fatal.is_some() || status.role == Role::Stopped {
+            return;
+        }
+        let (applied, state) = node.group().applied();
+        let seen_committed = self.nodes.get(&id).and_then(|seen| seen.committed);
+        self.monotonic(id, incarnation, &status, applied);
+        self.elections(id, &status);
+        self.digest(id, applied, state.digest);
+        // A few old ones too: an entry that was replaced after its commit shows at the end of the log.
+        let from = seen_committed.map_or(0, |position| position.index).saturating_sub(4).max(1);
+        self.log_matching(id, &status, from, &*cluster.disk(id).written());
+        self.quorum(cluster, id, &status);
+    }
+
+    /// Term never goes back, not even over a restart: it is durable before it counts. Commit and apply never go
+    /// back within an incarnation.
+    fn monotonic(&mut self, id: Node, incarnation: u64, status: &GroupStatus, applied: u64) {
+        let seen = self.nodes.entry(id).or_default();
+        let mut wrong = Vec::new();
+        if status.term < seen.term && status.term != 0 {
+            wrong.push(format!("term went from {} to {}", seen.term, status.term));
+        }
+        if seen.incarnation == incarnation {
+            if status.committed < seen.committed {
+                wrong.push(format!(
+                    "commit went from {:?} to {:?}",
+                    seen.committed, status.committed
+                ));
+            }
+            if applied < seen.applied {
+                wrong.push(format!("applied went from {} to {applied}", seen.applied));
+            }
+        }
+        seen.incarnation = incarnation;
+        seen.term = seen.term.max(status.term);
+        seen.committed = status.committed;
+        seen.applied = applied;
+        let last = status.last_log.map_or(0, |last| last.index);
+        let snapshot = status.snapshot.map_or(0, |snapshot| snapshot.index);
+        if applied > last.max(snapshot) {
+            wrong.push(format!(
+                "applied {applied} but the log ends at {last} and the snapshot at {snapshot}"
+            ));
+        }
+        if status.purged.is_some_and(|purged| purged.index > applied) {
+            wrong.push(format!(
+                "purged up to {:?} but applied only up to {applied}",
+                status.purged
+            ));
+        }
+        for message in wrong {
+            self.violation("monotonic", format!("node {id}: {message}"));
+        }
+    }
+
+    /// At most one leader a term; and a leader has every entry that was committed before.
+    fn elections(&mut self, id: Node, status: &GroupStatus) {
+        if status.role != Role::Leader {
+            return;
+        }
+        match self.leaders.get(&status.term) {
+            Some(other) if *other != id => {
+                let message = format!("nodes {other} and {id} both lead term {}", status.term);
+                self.violation("election-safety", message);
+            }
+            Some(_) => {}
+            None => {
+                self.leaders.insert(status.term, id);
+                trace::event("leads", &format!("node={id} term={}", status.term));
+                let last = status.last_log.map_or(0, |last| last.index);
+                if last < self.commit {
+                    let message = format!(
+                        "node {id} leads term {} with a log up to {last}, but {} was committed",
+                        status.term, self.commit
+                    );
+                    self.violation("leader-completeness", message);
+                }
+            }
+        }
+    }
+
+    /// Equal state at an equal applied index.
+    fn digest(&mut self, id: Node, applied: u64, digest: [u8; 32]) {
+        match self.digests.get(&applied) {
+            Some((first, other)) if *first != digest => {
+                let message = format!("nodes {other} and {id} differ after applying entry {applied}");
+                self.violation("replicas", message);
+            }
+            Some(_) => {}
+            None => {
+                self.digests.insert(applied, (digest, id));
+            }
+        }
+    }
+
+    /// What is committed is the same entry on every node that has it, for ever.
+    fn log_matching(&mut self, id: Node, status: &GroupStatus, from: u64, disk: &dyn View) {
+        let Some(committed) = status.committed else {
+            return;
+        };
+        for (index, entry) in entries(disk, from, committed.index) {
+            match self.committed.get(&index) {
+                Some(first) if *first != entry => {
+                    let message = format!(
+                        "node {id} holds the committed entry {index} of term {} but it was committed as one of term {}",
+                        entry.term, first.term
+                    );
+                    self.violation("log-matching", message);
+                }
+                Some(_) => {}
+                None => {
+                    self.committed.insert(index, entry);
+                }
+            }
+        }
+    }
+
+    /// What a node says is committed is durable on a majority of the voters it knows.
+    fn quorum(&mut self, cluster: &Cluster, id: Node, status: &GroupStatus) {
+        let Some(committed) = status.committed else {
+            return;
+        };
+        if committed.index <= self.commit {
+            return;
+        }
+        self.commit = committed.index;
+        // Which majority an older entry needed is not known any more; the membership's own entry and what
+        // follows it need this one.
+        let since = status.membership_id.split_once('-').and_then(|(_, index)| index.parse().ok());
+        if status.membership_changing || since.is_none_or(|since: u64| committed.index < since) {
+            return;
+        }
+        let voters: Vec<Node> = status
+            .members
+            .iter()
+            .filter(|member| member.role == MemberRole::Voter)
+            .map(|member| member.id)
+            .collect();
+        let durable = voters
+            .iter()
+            .filter(|voter| holds_durably(cluster, **voter, committed))
+            .count();
+        if durable * 2 <= voters.len() {
+            let message = format!(
+                "node {id} says {committed} is committed, but only {durable} of the voters {voters:?} hold it durably"
+            );
+            self.violation("quorum", message);
+        }
+    }
+
+    /// After its end a node writes nothing more.
+    fn fail_stop(&mut self, cluster: &Cluster, id: Node) {
+        let (incarnation, last) = (cluster.incarnation(id), cluster.disk(id).last());
+        let over = cluster.node(id).is_some_and(|node| node.group().status().fatal.is_some());
+        let seen = self.nodes.entry(id).or_default();
+        if seen.incarnation != incarnation || !over {
+            seen.ended = None;
+            return;
+        }
+        match seen.ended {
+            None => seen.ended = Some(last),
+            Some(until) if last > until => {
+                seen.ended = Some(last);
+                let message = format!(
+                    "node {id} wrote sequence {} after it had to stop at {}",
+                    last.0, until.0
+                );
+                self.violation("fail-stop", message);
+            }
+            Some(_) => {}
+        }
+    }
+
+    fn violation(&mut self, invariant: &str, message: String) {
+        let same = |violation: &&Violation| violation.judge == "replicas" && violation.message.starts_with(invariant);
+        if self.violations.iter().filter(same).count() >= KEPT_MAX {
+            return;
+        }
+        let message = format!("{invariant}: {message}");
+        trace::event("violation", &message);
+        self.violations.push(Violation {
+            judge: "replicas".into(),
+            message,
+            operations: Vec::new(),
+        });
+    }
+}
+
+/// Whether the entry would survive a power cut, or is already part of a durable state there.
+fn holds_durably(cluster: &Cluster, node: Node, entry: LogPosition) -> bool {
+    if !cluster.ids().any(|id| id == node) {
+        return false;
+    }
+    let disk = cluster.disk(node).durable();
+    if entries(&*disk, entry.index, entry.index)
+        .first()
+        .is_some_and(|(_, found)| found.term == entry.term)
+    {
+        return true;
+    }
+    // Purged: then a durable state or snapshot covers it.
+    cluster
+        .node(node)
+        .and_then(|running| running.group().status().purged)
+        .is_some_and(|purged| purged.index >= entry.index)
+}
+
+/// The log entries of the shard on a disk, by the documented shape of their keys and values
+/// (`holdfast_consensus`: shard and index; format, checksum, term).
+fn entries(disk: &dyn View, from: u64, to: u64) -> Vec<(u64, EntryId)> {
+    let (from, to) = (log_key(from), log_key(to));
+    disk.scan(
+        Family::RaftLog,
+        Bound::Included(&from),
+        Bound::Included(&to),
+        Direction::Forward,
+    )
+    .filter_map(|row| {
+        let (key, value) = row.ok()?;
+        let index = u64::from_be_bytes(key.get(4..12)?.try_into().ok()?);
+        let checksum = u32::from_be_bytes(value.get(1..5)?.try_into().ok()?);
+        let term = u64::from_be_bytes(value.get(5..13)?.try_into().ok()?);
+        Some((index, EntryId { term, checksum }))
+    })
+    .collect()
+}
+
+fn log_key(index: u64) -> Bytes {
+    let mut key = vec![0; 4];
+    key.extend_from_slice(&index.to_be_bytes());
+    key.into()
+}
+
+fn lock(seen: &Mutex<Seen>) -> MutexGuard<'_, Seen> {
+    seen.lock().unwrap_or_else(PoisonError::into_inner)
+}

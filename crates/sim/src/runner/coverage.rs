@@ -1,0 +1,82 @@
+//! Which marks of production code, and which faults, no run has reached.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+
+use super::{Failure, Totals};
+
+/// All marks in the sources (`reached!("…")` and `crash_point!("…")`) with the files that hold them.
+///
+/// # Errors
+/// If the sources cannot be read: the program must run where it was built.
+pub fn marks() -> Result<BTreeMap<String, String>, Failure> {
+    let crates = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = BTreeMap::new();
+    let mut directories = vec![crates.clone()];
+    while let Some(directory) = directories.pop() {
+        let entries =
+            fs::read_dir(&directory).map_err(|why| format!("cannot read {}: {why}", directory.display()))?;
+        for entry in entries {
+            let path = entry.map_err(|why| why.to_string())?.path();
+            if path.is_dir() {
+                // The marks' own crate only talks about them.
+                if !path.ends_with("markers") && !path.ends_with("sim") && !path.ends_with("tests") {
+                    directories.push(path);
+                }
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                let text = fs::read_to_string(&path)
+                    .map_err(|why| format!("cannot read {}: {why}", path.display()))?;
+                let name = path.strip_prefix(&crates).unwrap_or(&path).display().to_string();
+                for mark in marks_in(&text) {
+                    found.insert(mark.to_owned(), name.clone());
+                }
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn marks_in(text: &str) -> impl Iterator<Item = &str> {
+    ["reached!(", "crash_point!("].into_iter().flat_map(move |call| {
+        text.split(call)
+            .skip(1)
+            .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+    })
+}
+
+/// The marks and kinds of fault that the runs never reached, one line each.
+///
+/// # Errors
+/// If the sources cannot be read.
+pub fn missing(totals: &Totals) -> Result<Vec<String>, Failure> {
+    let mut lines: Vec<String> = marks()?
+        .into_iter()
+        .filter(|(mark, _)| !totals.reached.contains_key(mark))
+        .map(|(mark, file)| format!("never reached: {mark} ({file})"))
+        .collect();
+    let kinds: BTreeSet<&str> = crate::config::FAULT_KINDS.iter().copied().collect();
+    lines.extend(
+        kinds
+            .into_iter()
+            .filter(|kind| !totals.faults.contains_key(*kind))
+            .map(|kind| format!("never happened: {kind}")),
+    );
+    Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks_are_found_however_they_are_broken_into_lines() {
+        let text = "reached!(\"a.b\"); x(crash_point!(\n    \"c.d\"\n).await) reached!(other)";
+        assert_eq!(marks_in(text).collect::<Vec<_>>(), ["a.b", "c.d"]);
+    }
+
+    #[test]
+    fn the_sources_have_marks() {
+        assert!(marks().unwrap().len() > 50);
+    }
+}

@@ -1,0 +1,121 @@
+//! Sums over runs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::summary::Summary;
+
+/// What many runs came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Totals {
+    /// Runs.
+    pub runs: u64,
+    /// Real time, milliseconds; runs side by side count once.
+    pub wall_ms: u64,
+    /// Simulated time, milliseconds.
+    pub simulated_ms: u64,
+    /// Operations by outcome.
+    pub operations: BTreeMap<String, u64>,
+    /// Faults by kind.
+    pub faults: BTreeMap<String, u64>,
+    /// Terms that had a leader.
+    pub elections: u64,
+    /// Questions answered by judges.
+    pub checked: u64,
+    /// Questions given up.
+    pub undecided: u64,
+    /// Marked branches and crash points.
+    pub reached: BTreeMap<String, u64>,
+    /// Runs with a violation.
+    pub failed: Vec<u64>,
+}
+
+impl Totals {
+    /// Adds a run.
+    pub fn add(&mut self, run: &Summary) {
+        self.runs += 1;
+        self.simulated_ms += run.simulated_ms;
+        self.elections += run.elections;
+        self.checked += run.checked;
+        self.undecided += run.undecided;
+        add_counts(&mut self.operations, &run.operations);
+        add_counts(&mut self.faults, &run.faults);
+        add_counts(&mut self.reached, &run.reached);
+        if !run.violations.is_empty() {
+            self.failed.push(run.seed);
+        }
+    }
+
+    /// Adds other sums.
+    pub fn merge(&mut self, other: &Totals) {
+        self.runs += other.runs;
+        self.wall_ms += other.wall_ms;
+        self.simulated_ms += other.simulated_ms;
+        self.elections += other.elections;
+        self.checked += other.checked;
+        self.undecided += other.undecided;
+        add_counts(&mut self.operations, &other.operations);
+        add_counts(&mut self.faults, &other.faults);
+        add_counts(&mut self.reached, &other.reached);
+        self.failed.extend(&other.failed);
+    }
+
+    fn per_wall_minute(&self, count: u64) -> f64 {
+        let minutes = Duration::from_millis(self.wall_ms).as_secs_f64() / 60.0;
+        if minutes > 0.0 {
+            count as f64 / minutes
+        } else {
+            0.0
+        }
+    }
+}
+
+fn add_counts(to: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
+    for (name, count) in from {
+        *to.entry(name.clone()).or_default() += count;
+    }
+}
+
+impl fmt::Display for Totals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let operations: u64 = self.operations.values().sum();
+        let faults: u64 = self.faults.values().sum();
+        let asked = (self.checked + self.undecided).max(1);
+        let mut row = |name: &str, value: String| writeln!(f, "{name:>24}  {value}");
+        row("runs", self.runs.to_string())?;
+        row("wall minutes", format!("{:.1}", self.wall_ms as f64 / 60_000.0))?;
+        row(
+            "simulated hours",
+            format!("{:.2}", self.simulated_ms as f64 / 3_600_000.0),
+        )?;
+        for (name, count) in [
+            ("operations", operations),
+            ("faults", faults),
+            ("elections", self.elections),
+        ] {
+            row(
+                name,
+                format!("{count}, {:.0} a wall minute", self.per_wall_minute(count)),
+            )?;
+        }
+        for (outcome, count) in &self.operations {
+            row(&format!("operations {outcome}"), count.to_string())?;
+        }
+        for (kind, count) in &self.faults {
+            row(&format!("fault {kind}"), count.to_string())?;
+        }
+        row("checks", self.checked.to_string())?;
+        row(
+            "undecided",
+            format!(
+                "{} ({:.4} %)",
+                self.undecided,
+                self.undecided as f64 * 100.0 / asked as f64
+            ),
+        )?;
+        row("failed", format!("{} {:?}", self.failed.len(), self.failed))
+    }
+}
