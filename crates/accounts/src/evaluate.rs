@@ -1,5 +1,6 @@
 //! From a request to a plan: what every operation has in common.
 
+use holdfast_markers::{planted, reached};
 use holdfast_types::{Account, Refusal, Rejection, RequestId};
 
 use crate::digest::digest;
@@ -32,8 +33,14 @@ pub fn evaluate<V: View>(
     let record_key = RequestKey::of(request);
     if let Some(key) = &record_key {
         match draft.record(key.clone()).map_err(EvaluateError::View)? {
-            Some(record) if record.digest == digest => return Ok(Evaluation::Replay(record)),
-            Some(_) => return Err(Rejection::RequestIdReused.into()),
+            Some(record) if record.digest == digest || planted!("digest-of-request-ignored") => {
+                reached!("request.replayed");
+                return Ok(Evaluation::Replay(record));
+            }
+            Some(_) => {
+                reached!("request.id-reused");
+                return Err(Rejection::RequestIdReused.into());
+            }
             None => check_birth(key.request, ctx)?,
         }
     }
@@ -85,7 +92,10 @@ pub fn evaluate<V: View>(
         Err(Stop::View(error)) => return Err(EvaluateError::View(error)),
         Err(Stop::Inconsistent(what)) => return Err(EvaluateError::Inconsistent(what)),
     };
-    if let Some(key) = record_key {
+    let unrecorded = matches!(outcome, Outcome::Refused { .. }) && planted!("refusal-not-recorded");
+    if let Some(key) = record_key
+        && !unrecorded
+    {
         let record = RequestRecord {
             digest,
             outcome: outcome.clone(),
@@ -140,8 +150,14 @@ fn check_birth(id: RequestId, ctx: &Context<'_>) -> Result<(), Rejection> {
     let oldest = ctx.log_clock.minus(ctx.realm.config.request_window_ms);
     let latest = ctx.now.plus(CLOCK_SKEW_MS_MAX);
     match id.birth() {
-        birth if birth < oldest => Err(Rejection::RequestIdExpired { oldest }),
-        birth if birth > latest => Err(Rejection::RequestIdFromFuture { latest }),
+        birth if birth < oldest => {
+            reached!("request.expired");
+            Err(Rejection::RequestIdExpired { oldest })
+        }
+        birth if birth > latest => {
+            reached!("request.from-future");
+            Err(Rejection::RequestIdFromFuture { latest })
+        }
         _ => Ok(()),
     }
 }

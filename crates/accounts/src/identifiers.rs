@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use holdfast_markers::{planted, reached};
 use holdfast_types::{CanonicalIdentifier, Identifier, Millis, Refusal, Verification};
 
 use crate::check::Wanted;
@@ -187,16 +188,20 @@ fn take<V: View>(
     let (account, log_clock) = (draft.request.account.clone(), draft.ctx.log_clock);
     match draft.claim(&identifier.canonical)? {
         Some(claim) if !claim.free_for(&account, log_clock) => {
-            Err(Stop::Refused(Refusal::IdentifierUnavailable {
+            if matches!(claim.state, ClaimState::Quarantined { .. }) {
+                reached!("claim.in-quarantine");
+            }
+            return Err(Stop::Refused(Refusal::IdentifierUnavailable {
                 kind: identifier.canonical.kind,
                 index,
-            }))
+            }));
         }
-        _ => {
-            hold(draft, identifier);
-            Ok(())
-        }
+        Some(claim) if claim.owner == account => reached!("claim.taken-back"),
+        Some(_) => reached!("claim.quarantine-over"),
+        None => {}
     }
+    hold(draft, identifier);
+    Ok(())
 }
 
 fn hold<V: View>(draft: &mut Draft<'_, V>, identifier: &Identifier) {
@@ -213,6 +218,9 @@ fn hold<V: View>(draft: &mut Draft<'_, V>, identifier: &Identifier) {
 /// Leaves the claim in quarantine, or removes it where the realm has none.
 fn give_up<V: View>(draft: &mut Draft<'_, V>, canonical: &CanonicalIdentifier) -> Result<(), Stop<V::Error>> {
     own_claim(draft, canonical)?;
+    if planted!("claim-not-released") {
+        return Ok(());
+    }
     let key = RowKey::Claim(canonical.clone());
     match draft.ctx.realm.config.quarantine_ms {
         0 => draft.delete(key),

@@ -1,6 +1,7 @@
 //! Applying one command.
 
 use bytes::Bytes;
+use holdfast_markers::reached;
 use holdfast_types::{Bucket, Family, Millis, ShardEpoch, Stamp};
 
 use crate::{Body, Command, Expect, FEATURE_LEVEL, Guard, Mutation, State, Tables, Write, envelope, layout};
@@ -60,6 +61,9 @@ pub fn apply<T: Tables>(
 ) -> Result<Reply, ApplyError<T::Error>> {
     let stamp = state.stamp.next(command.wall);
     state.stamp = stamp;
+    if stamp.millis() > command.wall {
+        reached!("machine.wall-behind-log-clock");
+    }
     let reply = if command.epoch == state.epoch {
         match &command.body {
             Body::Mutate(mutation) => mutate(state, tables, index, stamp, mutation)?,
@@ -98,12 +102,14 @@ fn mutate<T: Tables>(
         .request_birth
         .is_some_and(|birth| birth < state.request_floor)
     {
+        reached!("machine.request-below-floor");
         return Ok(Reply::RequestExpired {
             floor: state.request_floor,
         });
     }
     for (at, guard) in mutation.guards.iter().enumerate() {
         if !holds(tables, guard)? {
+            reached!("machine.guard-failed");
             return Ok(Reply::GuardFailed { guard: at as u32 });
         }
     }
@@ -143,6 +149,7 @@ fn expire_requests<T: Tables>(
     first: Bucket,
     last: Bucket,
 ) {
+    reached!("machine.requests-expired");
     state.request_floor = state.request_floor.max(before);
     for bucket in first.0..=last.0 {
         let bucket = Bucket(bucket);
@@ -156,6 +163,7 @@ fn expire_requests<T: Tables>(
 
 fn trim_changes<T: Tables>(state: &mut State, tables: &mut T, index: u64) {
     if index > state.change_floor {
+        reached!("machine.changes-trimmed");
         let from = layout::change_key(state.shard, state.change_floor, 0);
         tables.delete_range(Family::Change, from, layout::change_key(state.shard, index, 0));
         state.change_floor = index;

@@ -5,8 +5,11 @@
 //!   rarely hits: between a write and its sync, in the middle of an install.
 //! * [`planted!`] guards a bug. It is `false` unless a simulated build has the feature `planted` and chose that
 //!   bug at run time; such a build shows that the simulation's judges would notice.
+//! * [`unlucky!`] offers a turn that is always allowed and hardly ever taken: whatever only makes things quicker or
+//!   rarer can be left out there, so that the simulation sees the rest carry the weight. (FoundationDB's *buggify*.)
 //!
-//! A name is unique in the workspace and written like `log.written-not-synced`: room, then what happened.
+//! A name is unique in the workspace and written like `log.written-not-synced`: room, then what happened. Only a
+//! planted bug, which has a plain name, may need more than one place. `tests/names.rs` sees to it.
 #![forbid(unsafe_code)]
 
 #[cfg(all(feature = "planted", not(madsim)))]
@@ -39,6 +42,14 @@ macro_rules! planted {
     };
 }
 
+/// Whether chance goes against this node here. Both answers must be right.
+#[macro_export]
+macro_rules! unlucky {
+    ($name:literal) => {
+        $crate::unlucky($name)
+    };
+}
+
 /// See [`reached!`].
 #[inline(always)]
 pub fn reached(name: &'static str) {
@@ -57,6 +68,18 @@ pub async fn crash_point(name: &'static str) {
     }
     #[cfg(not(madsim))]
     let _ = name;
+}
+
+/// See [`unlucky!`].
+#[inline(always)]
+pub fn unlucky(name: &'static str) -> bool {
+    #[cfg(madsim)]
+    return simulated::is_unlucky(name);
+    #[cfg(not(madsim))]
+    {
+        let _ = name;
+        false
+    }
 }
 
 /// See [`planted!`].

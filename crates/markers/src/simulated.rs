@@ -7,8 +7,12 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 /// returns `true`.
 pub type CrashHook = Box<dyn FnMut(&'static str) -> bool + Send>;
 
+/// Decides whether the unlikely turn of this name is taken now.
+pub type LuckHook = Box<dyn FnMut(&'static str) -> bool + Send>;
+
 static REACHED: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
 static CRASH_HOOK: Mutex<Option<CrashHook>> = Mutex::new(None);
+static LUCK_HOOK: Mutex<Option<LuckHook>> = Mutex::new(None);
 #[cfg(feature = "planted")]
 static PLANTED: Mutex<Option<String>> = Mutex::new(None);
 
@@ -17,7 +21,12 @@ pub fn set_crash_hook(hook: CrashHook) {
     *lock(&CRASH_HOOK) = Some(hook);
 }
 
-/// How often each branch and each crash point was passed so far.
+/// Who decides about unlikely turns from now on. Before that none is taken.
+pub fn set_luck_hook(hook: LuckHook) {
+    *lock(&LUCK_HOOK) = Some(hook);
+}
+
+/// How often each branch and each crash point was passed, and each unlikely turn taken, so far.
 pub fn counts() -> BTreeMap<&'static str, u64> {
     lock(&REACHED).clone()
 }
@@ -46,6 +55,14 @@ pub(crate) fn ask(name: &'static str) -> bool {
     let cut = hook(name);
     lock(&CRASH_HOOK).get_or_insert(hook);
     cut
+}
+
+pub(crate) fn is_unlucky(name: &'static str) -> bool {
+    let unlucky = lock(&LUCK_HOOK).as_mut().is_some_and(|hook| hook(name));
+    if unlucky {
+        count(name);
+    }
+    unlucky
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

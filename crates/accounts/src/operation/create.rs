@@ -1,6 +1,7 @@
 //! Create: an account comes to be, under an id that was never used before.
 
-use holdfast_types::{Account, FieldViolation, Refusal, Rejection};
+use holdfast_markers::reached;
+use holdfast_types::{Account, AccountState, FieldViolation, Refusal, Rejection};
 
 use crate::check::Wanted;
 use crate::draft::{Draft, Effect, Stop};
@@ -11,7 +12,10 @@ use crate::{ChangeKind, NewAccount, View};
 pub(crate) fn create<V: View>(draft: &mut Draft<'_, V>, new: &NewAccount) -> Result<Effect, Stop<V::Error>> {
     let identifiers = draft.check.account(new);
     draft.check.finish()?;
-    if draft.account()?.is_some() {
+    if let Some(found) = draft.account()? {
+        if found.state() == AccountState::Deleted {
+            reached!("account.id-of-tombstone-refused");
+        }
         return Err(Stop::Refused(Refusal::AccountExists));
     }
     bring_into_being(draft, new, identifiers)

@@ -11,6 +11,7 @@ mod update;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use holdfast_markers::reached;
 use holdfast_types::{Account, AccountState, Attribute, Millis, Refusal, Rejection, Restriction};
 
 use crate::draft::{Draft, Stop};
@@ -37,6 +38,7 @@ fn existing<V: View>(draft: &mut Draft<'_, V>) -> Result<Account, Stop<V::Error>
     match draft.account()? {
         None => Err(Stop::Refused(Refusal::AccountNotFound)),
         Some(account) if account.state() == AccountState::Deleted => {
+            reached!("account.tombstone-refused");
             Err(Stop::Refused(Refusal::AccountPurged))
         }
         Some(account) => Ok(account),
@@ -47,15 +49,21 @@ fn existing<V: View>(draft: &mut Draft<'_, V>) -> Result<Account, Stop<V::Error>
 fn require_changeable(account: &Account) -> Result<(), Refusal> {
     match account.state() {
         AccountState::Active | AccountState::Suspended => Ok(()),
-        state => Err(Refusal::StateForbids { state }),
+        state => {
+            reached!("account.state-forbids");
+            Err(Refusal::StateForbids { state })
+        }
     }
 }
 
 fn check_etag(account: &Account, etag: Option<&str>) -> Result<(), Rejection> {
     match etag {
-        Some(etag) if etag != account.etag() => Err(Rejection::EtagMismatch {
-            current: account.etag(),
-        }),
+        Some(etag) if etag != account.etag() => {
+            reached!("account.etag-stale");
+            Err(Rejection::EtagMismatch {
+                current: account.etag(),
+            })
+        }
         _ => Ok(()),
     }
 }

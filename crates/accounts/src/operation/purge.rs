@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use holdfast_markers::reached;
 use holdfast_types::{Account, AccountState, Deletion, Millis, Refusal};
 
 use crate::draft::{Draft, Effect, Stop};
@@ -20,6 +21,7 @@ pub(crate) fn purge<V: View>(draft: &mut Draft<'_, V>, deadline: Millis) -> Resu
     };
     let planned = matches!(draft.due(due.clone())?, Some(DueAction::PurgeAccount));
     if !planned || draft.ctx.log_clock < deadline {
+        reached!("account.purge-not-due-any-more");
         return Err(Stop::Refused(Refusal::StateForbids {
             state: before.state(),
         }));

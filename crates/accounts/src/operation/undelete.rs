@@ -1,5 +1,6 @@
 //! Undelete: a deletion is taken back, as long as its purge is not due.
 
+use holdfast_markers::reached;
 use holdfast_types::{Deletion, Refusal};
 
 use crate::draft::{Draft, Effect, Stop};
@@ -17,7 +18,11 @@ pub(crate) fn undelete<V: View>(
     let purge_time = match before.deletion {
         // Once the purge is due it may happen at any moment: the promise has an exact end.
         Some(Deletion { purge_time, .. }) if draft.ctx.log_clock < purge_time => purge_time,
-        _ => return Err(Stop::Refused(forbidden)),
+        Some(_) => {
+            reached!("account.undelete-too-late");
+            return Err(Stop::Refused(forbidden));
+        }
+        None => return Err(Stop::Refused(forbidden)),
     };
     super::check_etag(&before, etag)?;
     let mut after = before.clone();
