@@ -1,107 +1,339 @@
-//! A simulated cluster: nodes that can be killed at any moment, disks that outlive them, links that can be cut.
+//! A simulated cluster: machines whose disks outlive the processes on them, and who may be added while it runs.
+//!
+//! A machine has an address, a disk, a clock and power; the process on it is the production start. Whoever wants
+//! a process to be away says so with [`Cluster::hold_down`] and takes it back with [`Cluster::release`]; it runs
+//! while nobody holds it down. A process that ends by itself is started again a little later, as a supervisor
+//! would, unless it said that it must not.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_client::ClientConfig;
-use holdfast_node::Config;
 use holdfast_node::config::InitialMember;
+use holdfast_node::{Config, NodeHandle, StartError};
 use holdfast_storage::engine::Seq;
 use holdfast_storage::faulty::FaultyDisk;
-use holdfast_types::{Clock, Millis, NodeId};
-use madsim::net::NetSim;
-use madsim::runtime::{Handle, NodeHandle};
+use holdfast_types::NodeId;
+use holdfast_wire::v1;
+use madsim::runtime::{Handle, NodeHandle as MachineHandle};
+use tokio::sync::{Notify, mpsc};
 
+use crate::config::{Configuration, Disk};
+use crate::faults::{Armed, Links};
 use crate::trace;
+
+mod clock;
+
+pub use clock::SkewedClock;
 
 const CLIENT_PORT: u16 = 7100;
 const ADMIN_PORT: u16 = 7200;
 const PEER_PORT: u16 = 7300;
-/// Syncs take time, so that there is something unsynced to lose.
-const SYNC_DELAY: Duration = Duration::from_millis(1);
-const SYNC_JITTER: Duration = Duration::from_millis(8);
 const CLUSTER_ID: uuid::Uuid = uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
+/// The operators' machine among those that are no node's.
+const OFFICE: u8 = 255;
+/// How long a supervisor waits before it starts a process again that ended by itself.
+const SUPERVISOR_PAUSE: Duration = Duration::from_millis(1_500);
 
-/// A clock that is off by a settable amount: madsim gives every node the same time.
-#[derive(Debug, Default)]
-pub struct SkewedClock {
-    offset_ms: AtomicI64,
-}
-
-impl SkewedClock {
-    /// Sets the offset from true simulated time, milliseconds.
-    pub fn set_offset_ms(&self, offset_ms: i64) {
-        self.offset_ms.store(offset_ms, Ordering::SeqCst);
-    }
-}
-
-impl Clock for SkewedClock {
-    fn now(&self) -> Millis {
-        let since_epoch = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .map_or(0, |elapsed| elapsed.as_millis() as u64);
-        Millis(since_epoch.saturating_add_signed(self.offset_ms.load(Ordering::SeqCst)))
-    }
-}
-
-/// One simulated machine.
-struct Machine {
-    node: NodeHandle,
-    disk: FaultyDisk,
-    clock: Arc<SkewedClock>,
-}
-
-/// A cluster of nodes 1 to n, each on a machine of its own.
+/// A cluster of nodes, each on a machine of its own.
 pub struct Cluster {
     handle: Handle,
-    machines: Vec<Machine>,
+    seed: u64,
+    healthy: Disk,
+    machines: Mutex<BTreeMap<NodeId, Arc<Machine>>>,
+    outsiders: Mutex<Vec<MachineHandle>>,
+    office: MachineHandle,
+    links: Links,
+    armed: Armed,
+    change: Mutex<Change>,
+    ended: mpsc::UnboundedSender<NodeId>,
+}
+
+/// What operators have begun and not finished, and what they have to see to.
+#[derive(Debug, Default)]
+pub(crate) struct Change {
+    /// Members whose copy is destroyed, or about to be taken out.
+    pub(crate) lost: BTreeSet<NodeId>,
+    /// Members, and the new node that shall take their place.
+    pub(crate) replacing: BTreeMap<NodeId, NodeId>,
+    /// New nodes that shall become voters.
+    pub(crate) joining: BTreeSet<NodeId>,
+    /// Nodes that are switched off for ever.
+    gone: BTreeSet<NodeId>,
+}
+
+/// One machine.
+struct Machine {
+    id: NodeId,
+    place: MachineHandle,
+    inside: Arc<Inside>,
+}
+
+/// What the process on a machine can reach.
+struct Inside {
+    id: NodeId,
+    disk: FaultyDisk,
+    clock: Arc<SkewedClock>,
+    ended: mpsc::UnboundedSender<NodeId>,
+    stop: Notify,
+    state: Mutex<MachineState>,
+}
+
+struct MachineState {
+    config: Config,
+    /// Rises with each start of the process.
+    incarnation: u64,
+    running: Option<Arc<NodeHandle>>,
+    /// Why processes on this machine ended by themselves.
+    fatal: Vec<(u64, String)>,
+    /// How many want it to be away.
+    held_down: u32,
+    /// How many paused it.
+    held_still: u32,
+    /// The process said that starting it again makes no sense.
+    hopeless: bool,
 }
 
 impl Cluster {
-    /// Starts `size` nodes with fresh disks whose choices follow from `seed`.
-    pub fn start(handle: &Handle, size: u64, seed: u64) -> Self {
-        let machines = (1..=size)
-            .map(|id| {
-                let disk = FaultyDisk::new(seed.wrapping_mul(31).wrapping_add(id));
-                disk.configure(|faults| {
-                    faults.sync_delay = SYNC_DELAY;
-                    faults.sync_jitter = SYNC_JITTER;
-                });
-                let clock = Arc::new(SkewedClock::default());
-                let node = boot(handle, id, config(id, size), disk.clone(), Arc::clone(&clock));
-                Machine { node, disk, clock }
-            })
-            .collect();
-        Cluster {
+    /// Starts the founders on fresh disks.
+    pub fn start(handle: &Handle, configuration: &Configuration) -> Arc<Self> {
+        let (ended, ends) = mpsc::unbounded_channel();
+        let cluster = Arc::new(Cluster {
             handle: handle.clone(),
-            machines,
+            seed: configuration.seed,
+            healthy: configuration.disk.clone(),
+            machines: Mutex::default(),
+            outsiders: Mutex::default(),
+            office: outsider(handle, "operators", OFFICE),
+            links: Links::default(),
+            armed: Armed::default(),
+            change: Mutex::default(),
+            ended,
+        });
+        let founders: Vec<NodeId> = (1..=configuration.nodes).collect();
+        let initial: Vec<InitialMember> = founders.iter().map(|id| member(*id)).collect();
+        for id in founders {
+            cluster.add_machine(node_config(id, initial.clone()));
+        }
+        madsim::task::spawn(supervise(Arc::clone(&cluster), ends));
+        cluster
+    }
+
+    /// Sets up another machine with an empty disk and starts a node on it. Its id is `config.node.id`.
+    pub fn add_machine(&self, config: Config) {
+        let id = config.node.id;
+        let disk = FaultyDisk::new(self.seed.wrapping_mul(31).wrapping_add(id));
+        disk.configure(|faults| {
+            faults.sync_delay = Duration::from_micros(self.healthy.sync_min_us);
+            faults.sync_jitter = Duration::from_micros(self.healthy.sync_jitter_us);
+        });
+        let inside = Arc::new(Inside {
+            id,
+            disk,
+            clock: Arc::new(SkewedClock::default()),
+            ended: self.ended.clone(),
+            stop: Notify::new(),
+            state: Mutex::new(MachineState {
+                config,
+                incarnation: 0,
+                running: None,
+                fatal: Vec::new(),
+                held_down: 0,
+                held_still: 0,
+                hopeless: false,
+            }),
+        });
+        let process = Arc::clone(&inside);
+        let place = self
+            .handle
+            .create_node()
+            .name(format!("node-{id}"))
+            .ip(ip(id))
+            .init(move || Arc::clone(&process).run())
+            .build();
+        trace::event("machine", &format!("node={id}"));
+        lock(&self.machines).insert(id, Arc::new(Machine { id, place, inside }));
+    }
+
+    /// Adds a machine for a node that is to join later, under the next id that was never used. Returns the id.
+    pub fn add_joiner(&self) -> NodeId {
+        let id = self.ids().last().map_or(1, |last| last + 1);
+        self.add_machine(node_config(id, Vec::new()));
+        id
+    }
+
+    /// A machine for clients.
+    pub fn outside(&self, name: &str) -> MachineHandle {
+        let mut outsiders = lock(&self.outsiders);
+        let place = outsider(&self.handle, name, outsiders.len() as u8 + 1);
+        outsiders.push(place.clone());
+        place
+    }
+
+    /// The simulator's names of the machines for clients.
+    pub(crate) fn outsiders(&self) -> Vec<madsim::task::NodeId> {
+        lock(&self.outsiders).iter().map(MachineHandle::id).collect()
+    }
+
+    /// The machine where operators sit. No fault meets it.
+    pub(crate) fn office(&self) -> &MachineHandle {
+        &self.office
+    }
+
+    /// Which links are cut.
+    pub(crate) fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// Which crash points cut the power of whoever passes them.
+    pub(crate) fn armed(&self) -> &Armed {
+        &self.armed
+    }
+
+    /// What operators are at.
+    pub(crate) fn change(&self) -> MutexGuard<'_, Change> {
+        lock(&self.change)
+    }
+
+    /// Whether this member's copy may be destroyed: at most a minority is at any time. If so, it counts from now
+    /// on until the member has been replaced.
+    pub(crate) fn may_lose(&self, id: NodeId) -> bool {
+        let voters = self.voters();
+        let mut change = self.change();
+        let lost = voters.iter().filter(|voter| change.lost.contains(voter)).count();
+        let may = voters.contains(&id) && lost < (voters.len() - 1) / 2;
+        may && change.lost.insert(id)
+    }
+
+    /// Switches a machine off for ever.
+    pub(crate) fn retire(&self, id: NodeId) {
+        trace::event("retire", &format!("node={id}"));
+        self.change().gone.insert(id);
+        self.hold_down(id);
+        self.machine(id).end(&self.handle);
+    }
+
+    /// Whether a machine was switched off for ever.
+    pub fn is_gone(&self, id: NodeId) -> bool {
+        self.change().gone.contains(&id)
+    }
+
+    /// Nobody holds this node down or still any more; it runs, unless it is gone for ever.
+    pub(crate) fn free(&self, id: NodeId) {
+        if self.is_gone(id) {
+            return;
+        }
+        let (paused, runs) = {
+            let machine = self.machine(id);
+            let mut state = machine.inside.state();
+            state.held_down = 0;
+            let paused = std::mem::take(&mut state.held_still) > 0;
+            (paused, state.running.is_some())
+        };
+        if paused {
+            self.handle.resume(self.place(id));
+        }
+        if !runs {
+            self.restart(id);
         }
     }
 
-    /// The nodes' ids.
-    pub fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
-        1..=self.machines.len() as u64
+    /// The ids of all nodes that ever were, whether they still are or not.
+    pub fn ids(&self) -> Vec<NodeId> {
+        lock(&self.machines).keys().copied().collect()
     }
 
-    /// The configuration of a client of this cluster.
+    /// The node that runs on a machine at present.
+    pub fn node(&self, id: NodeId) -> Option<Arc<NodeHandle>> {
+        self.machine(id).inside.state().running.clone()
+    }
+
+    /// How often a node was started. What was learned in an earlier incarnation may be forgotten in this one.
+    pub fn incarnation(&self, id: NodeId) -> u64 {
+        self.machine(id).inside.state().incarnation
+    }
+
+    /// Why the node ended by itself: the incarnation and the reason, oldest first.
+    pub fn fatal(&self, id: NodeId) -> Vec<(u64, String)> {
+        self.machine(id).inside.state().fatal.clone()
+    }
+
+    /// Whether nothing but a replacement brings this node back.
+    pub fn is_hopeless(&self, id: NodeId) -> bool {
+        self.machine(id).inside.state().hopeless
+    }
+
+    /// The disk of a node, to read it or to make it fail.
+    pub fn disk(&self, id: NodeId) -> FaultyDisk {
+        self.machine(id).inside.disk.clone()
+    }
+
+    /// The clock of a node.
+    pub fn clock(&self, id: NodeId) -> Arc<SkewedClock> {
+        Arc::clone(&self.machine(id).inside.clock)
+    }
+
+    /// How long a sync takes when nothing is wrong.
+    pub fn healthy_disk(&self) -> &Disk {
+        &self.healthy
+    }
+
+    /// The configuration of a client of this cluster, which knows the founders and the given others.
     pub fn client_config(&self) -> ClientConfig {
+        let ids = self.ids();
         ClientConfig {
-            endpoints: self
-                .ids()
-                .map(|id| address(id, CLIENT_PORT).to_string())
+            endpoints: ids
+                .iter()
+                .map(|id| address(*id, CLIENT_PORT).to_string())
                 .collect(),
-            admin_endpoints: self.ids().map(|id| address(id, ADMIN_PORT).to_string()).collect(),
+            admin_endpoints: ids.iter().map(|id| admin_address(*id)).collect(),
             ..ClientConfig::default()
         }
     }
 
-    /// Cuts the power of a node: the process is gone at once, and of what was not synced some prefix stays.
+    /// Who leads, as the nodes know it: the leader of the newest term that says so itself.
+    pub fn leader(&self) -> Option<NodeId> {
+        let claims = self.ids().into_iter().filter_map(|id| {
+            let leadership = *self.node(id)?.group().leadership().borrow();
+            leadership.is_me.then_some((leadership.term, id))
+        });
+        claims.max().map(|(_, id)| id)
+    }
+
+    /// The members with a vote, as the running node knows them that has applied most.
+    pub fn voters(&self) -> Vec<NodeId> {
+        let statuses = self
+            .ids()
+            .into_iter()
+            .filter_map(|id| self.node(id))
+            .map(|node| node.group().status());
+        statuses
+            .max_by_key(|status| status.applied)
+            .map(|status| {
+                let voters = status.members.into_iter();
+                voters
+                    .filter(|member| member.role == holdfast_consensus::MemberRole::Voter)
+                    .map(|member| member.id)
+                    .collect()
+            })
+            .unwrap_or_default()
+    }
+
+    /// Kills the process. The machine lives on, so everything written stays.
+    pub fn kill(&self, id: NodeId) {
+        let machine = self.machine(id);
+        trace::event("kill", &format!("node={id}"));
+        machine.end(&self.handle);
+    }
+
+    /// Cuts the power of a machine: the process is gone at once, and of what was not synced some prefix stays.
     pub fn cut_power(&self, id: NodeId) -> Seq {
-        self.handle.kill(self.machine(id).node.id());
-        let written = self.machine(id).disk.last();
-        let kept = self.machine(id).disk.crash();
+        let machine = self.machine(id);
+        let written = machine.inside.disk.last();
+        let kept = machine.inside.disk.crash();
+        machine.end(&self.handle);
         trace::event(
             "cut_power",
             &format!("node={id} written={} kept={}", written.0, kept.0),
@@ -109,90 +341,234 @@ impl Cluster {
         kept
     }
 
-    /// Starts a node again on the disk it had.
+    /// Asks the process to stop, as SIGTERM does.
+    pub fn stop(&self, id: NodeId) {
+        trace::event("stop", &format!("node={id}"));
+        self.machine(id).inside.stop.notify_one();
+    }
+
+    /// From now on the process is not started (again) until as many have released it.
+    pub fn hold_down(&self, id: NodeId) {
+        self.machine(id).inside.state().held_down += 1;
+    }
+
+    /// Takes one [`hold_down`](Self::hold_down) back, and starts the process if it was the last.
+    pub fn release(&self, id: NodeId) {
+        let start = {
+            let machine = self.machine(id);
+            let mut state = machine.inside.state();
+            state.held_down = state.held_down.saturating_sub(1);
+            state.held_down == 0
+        };
+        if start {
+            self.restart(id);
+        }
+    }
+
+    /// Starts the process again on the disk it had, unless somebody holds it down or it makes no sense.
     pub fn restart(&self, id: NodeId) {
+        let machine = self.machine(id);
+        {
+            let state = machine.inside.state();
+            if state.held_down > 0 || state.hopeless {
+                return;
+            }
+        }
         trace::event("restart", &format!("node={id}"));
-        self.handle.restart(self.machine(id).node.id());
+        machine.end(&self.handle);
+        self.handle.restart(machine.place.id());
     }
 
-    /// Makes a link silent both ways. Streams across it break, as they do when a connection times out.
-    pub fn cut_link(&self, one: NodeId, other: NodeId) {
-        trace::event("cut_link", &format!("between={one},{other}"));
-        let (one, other) = (self.machine(one).node.id(), self.machine(other).node.id());
-        NetSim::current().clog_link(one, other);
-        NetSim::current().clog_link(other, one);
+    /// The process does nothing until as many have resumed it as paused it.
+    pub fn pause(&self, id: NodeId) {
+        let machine = self.machine(id);
+        machine.inside.state().held_still += 1;
+        self.handle.pause(machine.place.id());
+        trace::event("pause", &format!("node={id}"));
     }
 
-    /// Mends a cut link.
-    pub fn heal_link(&self, one: NodeId, other: NodeId) {
-        trace::event("heal_link", &format!("between={one},{other}"));
-        let (one, other) = (self.machine(one).node.id(), self.machine(other).node.id());
-        NetSim::current().unclog_link(one, other);
-        NetSim::current().unclog_link(other, one);
+    /// Takes one [`pause`](Self::pause) back.
+    pub fn resume(&self, id: NodeId) {
+        let machine = self.machine(id);
+        let go = {
+            let mut state = machine.inside.state();
+            state.held_still = state.held_still.saturating_sub(1);
+            state.held_still == 0
+        };
+        if go {
+            self.handle.resume(machine.place.id());
+            trace::event("resume", &format!("node={id}"));
+        }
     }
 
-    /// The disk of a node, to read it or to make it fail.
-    pub fn disk(&self, id: NodeId) -> &FaultyDisk {
-        &self.machine(id).disk
+    /// Changes the configuration that the node has from its next start on.
+    pub fn reconfigure(&self, id: NodeId, change: impl FnOnce(&mut Config)) {
+        change(&mut self.machine(id).inside.state().config);
     }
 
-    /// The clock of a node.
-    pub fn clock(&self, id: NodeId) -> &SkewedClock {
-        &self.machine(id).clock
+    /// The node on this machine of the simulator.
+    pub fn at(&self, place: madsim::task::NodeId) -> Option<NodeId> {
+        let machines = lock(&self.machines);
+        machines
+            .values()
+            .find(|machine| machine.place.id() == place)
+            .map(|machine| machine.id)
     }
 
-    fn machine(&self, id: NodeId) -> &Machine {
-        &self.machines[id as usize - 1]
+    /// The simulator's name of a node's machine.
+    pub fn place(&self, id: NodeId) -> madsim::task::NodeId {
+        self.machine(id).place.id()
+    }
+
+    fn machine(&self, id: NodeId) -> Arc<Machine> {
+        let machines = lock(&self.machines);
+        Arc::clone(
+            machines
+                .get(&id)
+                .expect("only ids of machines that were added are used"),
+        )
     }
 }
 
-/// Creates the machine; its main task is the production start on the disk that outlives it.
-fn boot(
-    handle: &Handle,
-    id: NodeId,
-    config: Config,
-    disk: FaultyDisk,
-    clock: Arc<SkewedClock>,
-) -> NodeHandle {
+impl Machine {
+    /// Ends the process at once.
+    fn end(&self, handle: &Handle) {
+        {
+            let mut state = self.inside.state();
+            state.running = None;
+            state.held_still = 0;
+        }
+        // A paused process is woken to die: the simulator drops what it holds back while it is locked itself.
+        handle.resume(self.place.id());
+        handle.kill(self.place.id());
+    }
+}
+
+impl Inside {
+    fn state(&self) -> MutexGuard<'_, MachineState> {
+        lock(&self.state)
+    }
+
+    /// The process: the production start on the disk that outlives it, until it fails or is told to stop.
+    async fn run(self: Arc<Self>) {
+        let (config, incarnation) = {
+            let mut state = self.state();
+            state.incarnation += 1;
+            (state.config.clone(), state.incarnation)
+        };
+        let id = self.id;
+        let clock = Arc::clone(&self.clock);
+        let started = match self.disk.open() {
+            Ok(engine) => holdfast_node::start(config, Arc::new(engine), clock)
+                .await
+                .map_err(|error| (is_final(&error), error.to_string())),
+            Err(error) => Err((true, error.to_string())),
+        };
+        match started {
+            Ok(node) => {
+                let node = Arc::new(node);
+                self.state().running = Some(Arc::clone(&node));
+                tokio::select! {
+                    biased;
+                    message = node.wait_fatal() => self.died(incarnation, "fatal", message),
+                    () = self.stop.notified() => {
+                        node.shutdown().await;
+                        trace::event("stopped", &format!("node={id}"));
+                    }
+                }
+                self.state().running = None;
+            }
+            Err((hopeless, message)) => {
+                self.state().hopeless |= hopeless;
+                self.died(incarnation, "start_failed", message);
+            }
+        }
+        // Nobody is there to hear it only when the run is over.
+        let _ = self.ended.send(id);
+    }
+
+    fn died(&self, incarnation: u64, what: &str, message: String) {
+        trace::event(what, &format!("node={} message={message}", self.id));
+        self.state().fatal.push((incarnation, message));
+    }
+}
+
+/// Whether starting the same node again cannot help.
+fn is_final(error: &StartError) -> bool {
+    !matches!(error, StartError::Transport(_))
+}
+
+/// Starts processes again that ended by themselves.
+async fn supervise(cluster: Arc<Cluster>, mut ends: mpsc::UnboundedReceiver<NodeId>) {
+    while let Some(id) = ends.recv().await {
+        let cluster = Arc::clone(&cluster);
+        let incarnation = cluster.incarnation(id);
+        madsim::task::spawn(async move {
+            tokio::time::sleep(SUPERVISOR_PAUSE).await;
+            if cluster.incarnation(id) == incarnation {
+                cluster.restart(id);
+            }
+        });
+    }
+}
+
+/// A machine that is no node's.
+fn outsider(handle: &Handle, name: &str, number: u8) -> MachineHandle {
     handle
         .create_node()
-        .name(format!("node-{id}"))
-        .ip(address(id, 0).ip())
-        .init(move || run(config.clone(), disk.clone(), Arc::clone(&clock)))
+        .name(name)
+        .ip(IpAddr::V4(Ipv4Addr::new(10, 0, 1, number)))
         .build()
 }
 
-async fn run(config: Config, disk: FaultyDisk, clock: Arc<SkewedClock>) {
-    let id = config.node.id;
-    let engine = disk.open().expect("a crash never damages what was synced");
-    match holdfast_node::start(config, Arc::new(engine), clock).await {
-        Ok(node) => {
-            let fatal = node.wait_fatal().await;
-            trace::event("fatal", &format!("node={id} message={fatal}"));
-        }
-        Err(error) => trace::event("start_failed", &format!("node={id} error={error}")),
+/// The address of a node's machine.
+pub fn ip(id: NodeId) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, id as u8))
+}
+
+/// Where a node's admin port is.
+pub fn admin_address(id: NodeId) -> String {
+    address(id, ADMIN_PORT).to_string()
+}
+
+/// Where a node's ports are, as operators say it.
+pub fn member_addresses(id: NodeId) -> v1::MemberAddresses {
+    let member = member(id);
+    v1::MemberAddresses {
+        peer: member.peer,
+        client: member.client,
+        admin: member.admin,
+    }
+}
+
+fn member(id: NodeId) -> InitialMember {
+    InitialMember {
+        id,
+        peer: address(id, PEER_PORT).to_string(),
+        client: address(id, CLIENT_PORT).to_string(),
+        admin: address(id, ADMIN_PORT).to_string(),
     }
 }
 
 fn address(id: NodeId, port: u16) -> SocketAddr {
-    SocketAddr::new(IpAddr::V4(Ipv4Addr::new(10, 0, 0, id as u8)), port)
+    SocketAddr::new(ip(id), port)
 }
 
-fn config(id: NodeId, size: u64) -> Config {
+fn node_config(id: NodeId, initial_members: Vec<InitialMember>) -> Config {
     let mut config = Config::default();
     config.node.id = id;
     config.cluster.id = CLUSTER_ID;
-    config.cluster.initial_members = (1..=size)
-        .map(|id| InitialMember {
-            id,
-            peer: address(id, PEER_PORT).to_string(),
-            client: address(id, CLIENT_PORT).to_string(),
-            admin: address(id, ADMIN_PORT).to_string(),
-        })
-        .collect();
+    config.cluster.initial_members = initial_members;
     config.listen.client = Some(address(id, CLIENT_PORT));
     config.listen.admin = Some(address(id, ADMIN_PORT));
     config.listen.peer = Some(address(id, PEER_PORT));
+    config.history.log_entries = 1_000;
+    config.history.change_entries = 4_000;
+    config.disk.reserve_mib = 1;
     config.insecure = true;
     config
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

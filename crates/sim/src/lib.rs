@@ -22,6 +22,20 @@ pub mod summary;
 #[cfg(madsim)]
 pub mod cluster;
 #[cfg(madsim)]
+pub mod command_line;
+#[cfg(madsim)]
+pub mod draw;
+#[cfg(madsim)]
+pub mod end_state;
+#[cfg(madsim)]
+pub mod faults;
+#[cfg(madsim)]
+pub mod monitor;
+#[cfg(madsim)]
+pub mod one_run;
+#[cfg(madsim)]
 pub mod scenario;
 #[cfg(madsim)]
 pub mod trace;
+#[cfg(madsim)]
+pub mod workload;

@@ -11,6 +11,7 @@ use madsim::runtime::Handle;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::Cluster;
+use crate::config::{Configuration, Disk, Ending, Network, RealmRules, Workload};
 use crate::trace;
 
 const NODES: u64 = 3;
@@ -41,13 +42,9 @@ enum Knowledge {
 /// and at last every node loses power at once. Everything acknowledged must be on every node at the end.
 pub async fn power_cuts_under_writes(seed: u64) -> Summary {
     let handle = Handle::current();
-    let cluster = Cluster::start(&handle, NODES, seed);
+    let cluster = Cluster::start(&handle, &configuration(seed));
     let history = History::default();
-    let outside = handle
-        .create_node()
-        .name("clients")
-        .ip(std::net::Ipv4Addr::new(10, 0, 1, 1).into())
-        .build();
+    let outside = cluster.outside("clients");
 
     let client = connect(&cluster);
     let writers: Vec<_> = (0..WRITERS)
@@ -56,16 +53,21 @@ pub async fn power_cuts_under_writes(seed: u64) -> Summary {
 
     sleep(Duration::from_secs(4)).await;
     let leader = find_leader(&outside, &client).await;
+    cluster.hold_down(leader);
     cluster.cut_power(leader);
     sleep(Duration::from_secs(3)).await;
-    cluster.restart(leader);
+    cluster.release(leader);
 
     sleep(Duration::from_secs(3)).await;
     let leader = find_leader(&outside, &client).await;
     let follower = leader % NODES + 1;
-    cluster.cut_link(leader, follower);
+    let (one, other) = (cluster.place(leader), cluster.place(follower));
+    trace::event("cut_link", &format!("between={leader},{follower}"));
+    cluster.links().cut(one, other);
+    cluster.links().cut(other, one);
     sleep(Duration::from_secs(3)).await;
-    cluster.heal_link(leader, follower);
+    cluster.links().mend(one, other);
+    cluster.links().mend(other, one);
 
     sleep(Duration::from_secs(2)).await;
     for id in cluster.ids() {
@@ -79,8 +81,46 @@ pub async fn power_cuts_under_writes(seed: u64) -> Summary {
         writer.await.expect("a writer never panics");
     }
     let history = history.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    let judge = outside.spawn(judge(client, history, cluster.ids().collect()));
+    let judge = outside.spawn(judge(client, history, cluster.ids()));
     judge.await.expect("the judge never panics")
+}
+
+/// A healthy cluster.
+fn configuration(seed: u64) -> Configuration {
+    Configuration {
+        seed,
+        scenario: "power-cuts-under-writes".into(),
+        nodes: NODES,
+        safety_ms: WRITING.as_millis() as u64,
+        network: Network {
+            latency_min_us: 1_000,
+            latency_max_us: 10_000,
+            loss: 0.0,
+            silent: 1.0,
+        },
+        disk: Disk {
+            sync_min_us: 1_000,
+            sync_jitter_us: 8_000,
+        },
+        realm: RealmRules {
+            quarantine_ms: 0,
+            deletion_grace_ms: 0,
+            request_window_ms: 0,
+        },
+        workload: Workload {
+            clients: 0,
+            pause_ms: 0,
+            hot_accounts: 0,
+            tail_accounts: 0,
+            hot_share: 0.0,
+            identifiers: 0,
+            deadline_ms: 0,
+            weights: BTreeMap::new(),
+        },
+        faults: Vec::new(),
+        ending: Ending::Healed,
+        planted: None,
+    }
 }
 
 fn connect(cluster: &Cluster) -> Client {

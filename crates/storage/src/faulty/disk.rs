@@ -227,6 +227,11 @@ impl FaultyDisk {
         self.lock().last
     }
 
+    /// How many bytes of it are used.
+    pub fn used_bytes(&self) -> u64 {
+        self.lock().current.bytes()
+    }
+
     /// What a power cut at this moment is sure to leave, whatever faults the disk has. For judges.
     pub fn durable(&self) -> Box<dyn View> {
         Box::new(FaultyView::from_outside(self.lock().durable.clone()))
