@@ -1,0 +1,271 @@
+//! Mutations as values: made once, sent once or many times, always the same.
+
+use holdfast_client::v1;
+use holdfast_types::{Millis, RequestId};
+
+use super::convert::Place;
+use super::dice::Dice;
+use crate::history::Input;
+
+/// The realm that everything happens in.
+pub(super) const REALM: &str = "realms/default";
+
+/// The resource name of an account.
+pub(super) fn name(account: &str) -> String {
+    format!("{REALM}/accounts/{account}")
+}
+
+/// A request id born this long ago.
+pub(super) fn request_id(dice: &mut Dice, age_ms: u64) -> RequestId {
+    let now_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |elapsed| elapsed.as_millis() as u64);
+    RequestId::from_parts(Millis(now_ms.saturating_sub(age_ms)), dice.entropy())
+}
+
+/// An identifier as somebody types it.
+#[derive(Debug, Clone)]
+pub(super) struct Typed {
+    pub(super) kind: v1::IdentifierKind,
+    pub(super) canonical: String,
+    pub(super) value: String,
+}
+
+impl Typed {
+    /// The identifier with this canonical form, in that form or in another spelling of it.
+    pub(super) fn new(canonical: &str, dice: &mut Dice) -> Self {
+        let kind = match canonical {
+            email if email.contains('@') => v1::IdentifierKind::Email,
+            phone if phone.starts_with('+') => v1::IdentifierKind::Phone,
+            _ => v1::IdentifierKind::Username,
+        };
+        let value = match (dice.below(4), kind) {
+            (0, v1::IdentifierKind::Phone) => {
+                let (country, rest) = canonical.split_at(3.min(canonical.len()));
+                format!("{country} {rest}")
+            }
+            (0, _) => canonical.to_uppercase(),
+            (1, _) => format!(" {canonical} "),
+            _ => canonical.to_owned(),
+        };
+        Typed {
+            kind,
+            canonical: canonical.to_owned(),
+            value,
+        }
+    }
+
+    fn to_identifier(&self) -> v1::Identifier {
+        v1::Identifier {
+            kind: self.kind.into(),
+            value: self.value.clone(),
+            ..v1::Identifier::default()
+        }
+    }
+
+    pub(super) fn to_reference(&self) -> v1::IdentifierReference {
+        v1::IdentifierReference {
+            kind: self.kind.into(),
+            value: self.value.clone(),
+            ..v1::IdentifierReference::default()
+        }
+    }
+}
+
+/// An account to be.
+pub(super) fn account(fingerprint: &str, identifiers: &[Typed]) -> v1::Account {
+    v1::Account {
+        display_name: fingerprint.to_owned(),
+        identifiers: identifiers.iter().map(Typed::to_identifier).collect(),
+        ..v1::Account::default()
+    }
+}
+
+/// The canonical forms, as the history lists them.
+pub(super) fn canonical(identifiers: &[Typed]) -> Vec<String> {
+    identifiers.iter().map(|typed| typed.canonical.clone()).collect()
+}
+
+/// One step of a change of identifiers.
+#[derive(Debug, Clone)]
+pub(super) enum Change {
+    Add(Typed),
+    Remove(Typed),
+    Replace { old: Typed, new: Typed },
+}
+
+/// A mutation.
+#[derive(Debug, Clone)]
+pub(super) struct Mutation {
+    pub(super) request_id: RequestId,
+    pub(super) account: String,
+    /// As the history keeps it.
+    pub(super) input: Input,
+    /// The identifiers at the places that a refusal may name.
+    pub(super) places: Vec<Place>,
+    pub(super) message: Message,
+}
+
+/// As it is sent.
+#[derive(Debug, Clone)]
+pub(super) enum Message {
+    Create(v1::CreateAccountRequest),
+    Update(v1::UpdateAccountRequest),
+    Change(v1::ChangeIdentifiersRequest),
+    Delete(v1::DeleteAccountRequest),
+    Undelete(v1::UndeleteAccountRequest),
+}
+
+impl Mutation {
+    pub(super) fn create(id: RequestId, account: String, fingerprint: String, identifiers: &[Typed]) -> Self {
+        let message = v1::CreateAccountRequest {
+            parent: REALM.into(),
+            account_id: account.clone(),
+            account: Some(self::account(&fingerprint, identifiers)),
+            request_id: id.to_string(),
+            context: None,
+        };
+        let place = |typed: &Typed| Place {
+            add: Some(typed.canonical.clone()),
+            remove: None,
+        };
+        Mutation {
+            request_id: id,
+            input: Input::Create {
+                account: account.clone(),
+                fingerprint,
+                identifiers: canonical(identifiers),
+            },
+            account,
+            places: identifiers.iter().map(place).collect(),
+            message: Message::Create(message),
+        }
+    }
+
+    pub(super) fn update(id: RequestId, account: String, fingerprint: String, if_etag: Option<u64>) -> Self {
+        let message = v1::UpdateAccountRequest {
+            account: Some(v1::Account {
+                name: name(&account),
+                display_name: fingerprint.clone(),
+                ..v1::Account::default()
+            }),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["display_name".into()],
+            }),
+            etag: etag(if_etag),
+            request_id: id.to_string(),
+            ..v1::UpdateAccountRequest::default()
+        };
+        Mutation {
+            request_id: id,
+            input: Input::Update {
+                account: account.clone(),
+                if_etag,
+                fingerprint,
+            },
+            account,
+            places: Vec::new(),
+            message: Message::Update(message),
+        }
+    }
+
+    pub(super) fn change(id: RequestId, account: String, changes: &[Change], if_etag: Option<u64>) -> Self {
+        use v1::identifier_change::Change as Wire;
+        let (mut add, mut remove) = (Vec::new(), Vec::new());
+        let (mut places, mut wire) = (Vec::new(), Vec::new());
+        for change in changes {
+            let (place, change) = match change {
+                Change::Add(new) => (
+                    Place {
+                        add: Some(new.canonical.clone()),
+                        remove: None,
+                    },
+                    Wire::Add(new.to_identifier()),
+                ),
+                Change::Remove(old) => (
+                    Place {
+                        add: None,
+                        remove: Some(old.canonical.clone()),
+                    },
+                    Wire::Remove(old.to_reference()),
+                ),
+                Change::Replace { old, new } => (
+                    Place {
+                        add: Some(new.canonical.clone()),
+                        remove: Some(old.canonical.clone()),
+                    },
+                    Wire::Replace(v1::IdentifierReplacement {
+                        old_identifier: Some(old.to_reference()),
+                        new_identifier: Some(new.to_identifier()),
+                    }),
+                ),
+            };
+            add.extend(place.add.clone());
+            remove.extend(place.remove.clone());
+            places.push(place);
+            wire.push(v1::IdentifierChange { change: Some(change) });
+        }
+        let message = v1::ChangeIdentifiersRequest {
+            name: name(&account),
+            changes: wire,
+            etag: etag(if_etag),
+            request_id: id.to_string(),
+            context: None,
+        };
+        Mutation {
+            request_id: id,
+            input: Input::ChangeIdentifiers {
+                account: account.clone(),
+                if_etag,
+                add,
+                remove,
+            },
+            account,
+            places,
+            message: Message::Change(message),
+        }
+    }
+
+    pub(super) fn delete(id: RequestId, account: String, if_etag: Option<u64>) -> Self {
+        let message = v1::DeleteAccountRequest {
+            name: name(&account),
+            etag: etag(if_etag),
+            request_id: id.to_string(),
+            context: None,
+        };
+        Mutation {
+            request_id: id,
+            input: Input::Delete {
+                account: account.clone(),
+                if_etag,
+            },
+            account,
+            places: Vec::new(),
+            message: Message::Delete(message),
+        }
+    }
+
+    pub(super) fn undelete(id: RequestId, account: String, if_etag: Option<u64>) -> Self {
+        let message = v1::UndeleteAccountRequest {
+            name: name(&account),
+            etag: etag(if_etag),
+            request_id: id.to_string(),
+            context: None,
+        };
+        Mutation {
+            request_id: id,
+            input: Input::Undelete {
+                account: account.clone(),
+                if_etag,
+            },
+            account,
+            places: Vec::new(),
+            message: Message::Undelete(message),
+        }
+    }
+}
+
+/// An etag is the revision, in decimal.
+fn etag(revision: Option<u64>) -> String {
+    revision.map(|revision| revision.to_string()).unwrap_or_default()
+}
