@@ -5,6 +5,9 @@
 //! answers those it had settled with the result they got, because each item's request id is derived from the
 //! import's id and the item's index. So every item yields its result exactly once, and none takes effect twice.
 //!
+//! Items that are at hand go out together, in batches bounded by count and by bytes: one message an item would be a
+//! flood of tiny frames, against which HTTP/2 servers protect themselves.
+//!
 //! Items that an *earlier* run of the same import settled are recognised by the header of the first stream and
 //! passed over; [`ImportEvent::Resumed`] says so.
 
@@ -12,11 +15,12 @@ use std::collections::VecDeque;
 use std::pin::Pin;
 use std::time::Duration;
 
-use futures::{Stream, StreamExt};
+use futures::{FutureExt, Stream, StreamExt};
 use holdfast_types::RequestId;
 use holdfast_wire::v1;
 use holdfast_wire::v1::import_accounts_request::Payload as Input;
 use holdfast_wire::v1::import_accounts_response::Payload as Output;
+use prost::Message;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tonic::{Code, Request, Streaming};
@@ -27,6 +31,11 @@ use crate::call::{LEADER_HINT, annotate, fresh_traceparent, learn, text};
 use crate::client::Client;
 use crate::endpoints::canonical_address;
 use crate::error::{ClientError, Outcome};
+
+/// The most items in one message: what the service takes is ten times as many.
+const BATCH_ITEMS_MAX: usize = 100;
+/// A message is sent once it has this many bytes, so that with one item more it stays below 4 MiB.
+const BATCH_BYTES: usize = 1024 * 1024;
 
 /// What an import is.
 #[derive(Debug, Clone)]
@@ -82,6 +91,8 @@ pub struct Import {
     source_ended: bool,
     /// Items sent whose result is not here yet, oldest first.
     window: VecDeque<v1::ImportItem>,
+    /// Results that came and were not given out yet.
+    results: VecDeque<v1::ImportItemResult>,
     connection: Option<Connection>,
     /// Known after the first header.
     passed_over: Option<u64>,
@@ -101,6 +112,20 @@ struct Connection {
     results: Streaming<v1::ImportAccountsResponse>,
 }
 
+impl Connection {
+    /// Queues a batch. The queue holds a whole window; if it is closed, the stream broke, which its other half
+    /// reports with the reason.
+    fn send(&self, items: Vec<v1::ImportItem>) {
+        if items.is_empty() {
+            return;
+        }
+        let batch = v1::ImportBatch { items };
+        let _ = self.items.try_send(v1::ImportAccountsRequest {
+            payload: Some(Input::Batch(batch)),
+        });
+    }
+}
+
 impl Client {
     /// Imports the items that `source` yields; their indexes must rise. Dropping the import stops it; what is
     /// settled stays, and the same import id resumes.
@@ -115,6 +140,7 @@ impl Client {
             source: Box::pin(source),
             source_ended: false,
             window: VecDeque::new(),
+            results: VecDeque::new(),
             connection: None,
             passed_over: None,
             last_progress: Instant::now(),
@@ -148,8 +174,11 @@ impl Import {
         None
     }
 
-    /// Connects, or moves one item or one answer.
+    /// Gives out one result, or connects, or moves a batch of items or of results.
     async fn step(&mut self) -> Result<Option<ImportEvent>, ClientError> {
+        if let Some(result) = self.results.pop_front() {
+            return self.settle(result);
+        }
         let Some(connection) = &mut self.connection else {
             return self.open().await;
         };
@@ -162,24 +191,36 @@ impl Import {
                 let Some(answer) = answer else {
                     return Err(unavailable("the service ended the import before its last result"));
                 };
-                match answer.payload {
-                    Some(Output::Result(result)) => self.settle(result),
-                    // A second header, or a kind of message of a later release.
-                    _ => Ok(None),
+                // Anything else is a second header, or a kind of message of a later release.
+                if let Some(Output::Batch(batch)) = answer.payload {
+                    self.results = batch.results.into();
                 }
+                Ok(None)
             }
             item = self.source.next(), if room => {
-                match item {
-                    None => self.source_ended = true,
-                    Some(item) if item.index <= self.passed_over.unwrap_or(0) => {}
-                    Some(item) => {
-                        let message = v1::ImportAccountsRequest { payload: Some(Input::Item(item.clone())) };
-                        self.window.push_back(item);
-                        // The queue holds a whole window; if it is closed, the stream broke, which its other
-                        // half reports with the reason.
-                        let _ = connection.items.try_send(message);
+                let sent = self.window.len();
+                let mut bytes = 0;
+                let mut next = Some(item);
+                while let Some(item) = next.take() {
+                    match item {
+                        None => self.source_ended = true,
+                        Some(item) if item.index <= self.passed_over.unwrap_or(0) => {}
+                        Some(item) => {
+                            bytes += item.encoded_len();
+                            self.window.push_back(item);
+                        }
+                    }
+                    let more = !self.source_ended
+                        && self.window.len() < self.options.window
+                        && self.window.len() - sent < BATCH_ITEMS_MAX
+                        && bytes < BATCH_BYTES;
+                    if more {
+                        // Only what is there now: nobody waits for a full batch.
+                        next = self.source.next().now_or_never();
                     }
                 }
+                let new = self.window.range(sent..).cloned().collect();
+                connection.send(new);
                 Ok(None)
             }
             () = tokio::time::sleep(self.options.stall_timeout), if !self.window.is_empty() => {
@@ -274,16 +315,22 @@ impl Import {
                 "the service did not begin the import with its header",
             ));
         };
-        for item in &self.window {
-            let _ = items.try_send(v1::ImportAccountsRequest {
-                payload: Some(Input::Item(item.clone())),
-            });
-        }
-        self.connection = Some(Connection {
+        let connection = Connection {
             address: target.address,
             items,
             results,
-        });
+        };
+        let (mut again, mut bytes) = (Vec::new(), 0);
+        for item in &self.window {
+            bytes += item.encoded_len();
+            again.push(item.clone());
+            if again.len() >= BATCH_ITEMS_MAX || bytes >= BATCH_BYTES {
+                bytes = 0;
+                connection.send(std::mem::take(&mut again));
+            }
+        }
+        connection.send(again);
+        self.connection = Some(connection);
         if self.passed_over.is_some() {
             return Ok(None);
         }

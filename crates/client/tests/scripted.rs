@@ -150,12 +150,17 @@ impl AccountService for Scripted {
             payload: Some(v1::import_accounts_response::Payload::Header(header)),
             resume_after_index: highest,
         };
-        let results = request.into_inner().filter_map(move |message| {
+        let items = request.into_inner().flat_map(|message| {
+            let items = match message.map(|message| message.payload) {
+                Ok(Some(v1::import_accounts_request::Payload::Batch(batch))) => batch.items,
+                _ => Vec::new(),
+            };
+            futures::stream::iter(items)
+        });
+        // One result an answer, whatever came together.
+        let results = items.filter_map(move |item| {
             let settled = settled.clone();
             async move {
-                let Some(v1::import_accounts_request::Payload::Item(item)) = message.ok()?.payload else {
-                    return None;
-                };
                 // Settled once; sent again, it gets the same result again.
                 let revision = *settled
                     .lock()
@@ -168,7 +173,11 @@ impl AccountService for Scripted {
                     ..Default::default()
                 };
                 Some(Ok(v1::ImportAccountsResponse {
-                    payload: Some(v1::import_accounts_response::Payload::Result(result)),
+                    payload: Some(v1::import_accounts_response::Payload::Batch(
+                        v1::ImportResultBatch {
+                            results: vec![result],
+                        },
+                    )),
                     resume_after_index: item.index,
                 }))
             }

@@ -7,6 +7,7 @@
 
 use std::sync::Arc;
 
+use holdfast_markers::reached;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, TryAcquireError};
 
 use crate::config::LimitsSection;
@@ -71,8 +72,7 @@ impl Admission {
             Work::Write => &self.writes,
             Work::Stream => &self.streams,
         };
-        // A request costs its message and about as much again for what is made of it.
-        let kibibytes = u32::try_from(bytes / 512 + 1).unwrap_or(u32::MAX);
+        let kibibytes = kibibytes_of(bytes);
         let permits = counted.clone().try_acquire_owned().and_then(|count| {
             Ok(Permit {
                 _count: Some(count),
@@ -85,15 +85,26 @@ impl Admission {
                 TryAcquireError::NoPermits,
                 "the semaphores are never closed"
             );
+            reached!("admission.overloaded");
             metrics::counter!("holdfast_admission_refused_total", "work" => work.name()).increment(1);
             Overloaded
         })
     }
 
-    /// Waits until there is memory for one more item of a stream that was let in. The stream's own caller is
-    /// slowed down by that, nobody else.
+    /// Memory for one more item of a stream that was let in, if there is some now.
+    pub(crate) fn room_now(&self, bytes: usize) -> Option<Permit> {
+        let kibibytes = self.kibibytes.clone();
+        let bytes = kibibytes.try_acquire_many_owned(kibibytes_of(bytes)).ok()?;
+        Some(Permit {
+            _count: None,
+            _bytes: bytes,
+        })
+    }
+
+    /// The same, once there is some. The stream's own caller is slowed down by that, nobody else; a stream that
+    /// holds memory already must not wait here without working off what it holds it for.
     pub(crate) async fn wait_for_room(&self, bytes: usize) -> Permit {
-        let kibibytes = u32::try_from(bytes / 512 + 1).unwrap_or(u32::MAX);
+        let kibibytes = kibibytes_of(bytes);
         let unclosed = "the semaphores are never closed";
         let bytes = self
             .kibibytes
@@ -124,6 +135,11 @@ impl Admission {
             ),
         ]
     }
+}
+
+/// A request costs its message and about as much again for what is made of it.
+fn kibibytes_of(bytes: usize) -> u32 {
+    u32::try_from(bytes / 512 + 1).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

@@ -23,6 +23,7 @@ use crate::core::Core;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
 use crate::roster;
+use crate::lifecycle::Phase;
 use crate::router::Mutation;
 use crate::trace::TraceContext;
 
@@ -119,3 +120,4 @@ fn report(core: &Core, sender: NodeId) -> ReportReply {
         sender_id_used: roster::used(core, sender),
     }
 }
+        draining: core.lifecycle.phase() >= Phase::Draining,

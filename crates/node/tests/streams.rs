@@ -34,8 +34,12 @@ fn item(index: u64, email: &str) -> v1::ImportAccountsRequest {
         account_id: String::new(),
         account,
     };
+    batch(vec![item])
+}
+
+fn batch(items: Vec<v1::ImportItem>) -> v1::ImportAccountsRequest {
     v1::ImportAccountsRequest {
-        payload: Some(Asked::Item(item)),
+        payload: Some(Asked::Batch(v1::ImportBatch { items })),
     }
 }
 
@@ -43,6 +47,7 @@ fn item(index: u64, email: &str) -> v1::ImportAccountsRequest {
 struct Imported {
     resume_after: u64,
     results: Vec<v1::ImportItemResult>,
+    answers: usize,
     position: u64,
 }
 
@@ -59,13 +64,15 @@ async fn import(
     let mut imported = Imported {
         resume_after: 0,
         results: Vec::new(),
+        answers: 0,
         position: 0,
     };
     while let Some(answer) = answers.message().await? {
         imported.position = answer.resume_after_index;
+        imported.answers += 1;
         match answer.payload.unwrap() {
             Answer::Header(header) => imported.resume_after = header.resume_after_index,
-            Answer::Result(result) => imported.results.push(result),
+            Answer::Batch(batch) => imported.results.extend(batch.results),
         }
     }
     Ok(imported)
@@ -184,9 +191,7 @@ async fn an_import_says_what_it_did() {
             account_id: "user-1".into(),
             account: Some(account),
         };
-        v1::ImportAccountsRequest {
-            payload: Some(Asked::Item(item)),
-        }
+        batch(vec![item])
     };
     let mut actions = Vec::new();
     for (mode, name) in [
@@ -208,6 +213,8 @@ async fn an_import_says_what_it_did() {
         vec![options(), options()],
         vec![options(), named(2, "a"), named(1, "b")],
         vec![options(), named(0, "a")],
+        vec![options(), batch(vec![])],
+        vec![options(), batch(vec![v1::ImportItem::default(); 1001])],
     ] {
         let error = import(&cluster, 1, bad).await.err().expect("it is malformed");
         assert_eq!(
@@ -215,4 +222,87 @@ async fn an_import_says_what_it_did() {
             (Code::InvalidArgument, "INVALID_FIELD")
         );
     }
+}
+
+/// Ten thousand tiny items as fast as they can be written, which one message each would not survive.
+#[tokio::test(flavor = "multi_thread")]
+async fn items_come_and_go_in_batches() {
+    let cluster = Cluster::started(1).await;
+    let mut messages = vec![options(Uuid::now_v7(), v1::ImportMode::Skip)];
+    for first in (1..=10_000_u64).step_by(1_000) {
+        let items = (first..first + 1_000).map(|index| v1::ImportItem {
+            index,
+            account_id: format!("tiny-{}", index % 10),
+            account: Some(v1::Account::default()),
+        });
+        messages.push(batch(items.collect()));
+    }
+    let imported = import(&cluster, 1, messages).await.unwrap();
+    let indexes: Vec<_> = imported.results.iter().map(|result| result.index).collect();
+    assert_eq!(indexes, (1..=10_000).collect::<Vec<_>>());
+    assert_eq!(imported.position, 10_000);
+    assert!(
+        imported.answers < 5_000,
+        "results come together: {}",
+        imported.answers
+    );
+}
+
+/// The items of one import need more memory than the node has for requests: it must work some off before it
+/// takes more.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_larger_than_memory_goes_on() {
+    let mut cluster = Cluster::new(1);
+    cluster.configs.get_mut(&1).unwrap().limits.memory_budget_mib = 64;
+    cluster.start(1).await;
+    cluster.wait_ready().await;
+    let large = |index: u64| {
+        let value = v1::attribute::Value::StringValue("x".repeat(60 * 1024));
+        let attribute = v1::Attribute {
+            value: Some(value),
+            ..Default::default()
+        };
+        let attributes = (0..3).map(|number| (format!("bulk{number}"), attribute.clone()));
+        let account = v1::Account {
+            attributes: attributes.collect(),
+            ..v1::Account::default()
+        };
+        batch(vec![v1::ImportItem {
+            index,
+            account_id: format!("large-{index}"),
+            account: Some(account),
+        }])
+    };
+    let mut messages = vec![options(Uuid::now_v7(), v1::ImportMode::Create)];
+    messages.extend((1..=80).map(large));
+    let importing = import(&cluster, 1, messages);
+    let imported = tokio::time::timeout(std::time::Duration::from_secs(60), importing)
+        .await
+        .expect("it waited for memory that it held itself")
+        .unwrap();
+    assert!(imported.results.iter().all(|result| result.code == 0));
+    assert_eq!(imported.position, 80);
+}
+
+/// What an import has done so far is not what another mode would have done.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_import_is_resumed_in_its_own_mode() {
+    let cluster = Cluster::started(1).await;
+    let import_id = Uuid::now_v7();
+    let begin = |mode| vec![options(import_id, mode), item(1, "ann@example.com")];
+    let first = import(&cluster, 1, begin(v1::ImportMode::Create)).await.unwrap();
+    assert_eq!(first.results.len(), 1);
+    let error = import(&cluster, 1, begin(v1::ImportMode::Upsert))
+        .await
+        .err()
+        .expect("another mode");
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::InvalidArgument, "INVALID_FIELD")
+    );
+    let view = holdfast_wire::status::ErrorView::of(&error).unwrap();
+    assert_eq!(view.violations[0].field, "options.mode");
+    assert!(view.violations[0].description.contains("CREATE"), "{view:?}");
+    let again = import(&cluster, 1, begin(v1::ImportMode::Create)).await.unwrap();
+    assert_eq!(again.results, first.results);
 }

@@ -12,6 +12,7 @@
 use std::sync::Arc;
 
 use holdfast_machine::Expect;
+use holdfast_markers::reached;
 use holdfast_storage::schema::import::{self as row, ImportProgress, ImportSegment};
 use holdfast_types::{Millis, RequestId};
 use holdfast_wire::convert::{accounts, import};
@@ -113,6 +114,7 @@ impl Mutation for ImportCheckpoint {
             let now = core.clock.now().max(core.group.state().stamp.millis());
             let window_ms = realm.config.request_window_ms;
             let before = found.as_ref().map(|found| &found.value);
+            import::same_mode(before.and_then(|before| before.mode), import::mode(self.mode()))?;
             let progress = advanced(before, options.import_id, &self, now, window_ms);
             if before.is_some_and(|before| same(before, &progress)) {
                 return Ok(state(&progress));
@@ -123,7 +125,7 @@ impl Mutation for ImportCheckpoint {
             let mutation = row::mutation(&realm, options.import_id, &call.caller, &progress, expect);
             match settled(propose(core, mutation, term, ()).await)? {
                 Settled::Applied { .. } => return Ok(state(&progress)),
-                Settled::LookAgain => {}
+                Settled::LookAgain => reached!("import.position-contended"),
             }
         }
         Err(Failure::new(
@@ -150,6 +152,7 @@ fn advanced(
             reserved_through_index: checkpoint.reserve_through_index,
             segments: vec![ImportSegment { from_index: 1, birth }],
             update_time: now,
+            mode: import::mode(checkpoint.mode()),
         };
     };
     let mut progress = ImportProgress {
@@ -159,6 +162,7 @@ fn advanced(
             .max(checkpoint.reserve_through_index),
         segments: before.segments.clone(),
         update_time: now,
+        mode: before.mode,
     };
     let age_ms =
         |segment: Option<&ImportSegment>| now.0.saturating_sub(segment.map_or(0, |segment| segment.birth.0));
@@ -177,6 +181,7 @@ fn advanced(
         None
     };
     if let Some(from_index) = from_index {
+        reached!("import.new-segment");
         progress
             .segments
             .retain(|segment| segment.from_index < from_index);

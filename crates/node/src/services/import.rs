@@ -8,6 +8,7 @@
 //!
 //! The durable position follows behind the results: every result carries the last one that was stored.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, Stream, StreamExt};
+use holdfast_markers::reached;
 use holdfast_types::{FieldViolation, Millis, Rejection};
 use holdfast_wire::convert::import;
 use holdfast_wire::internal::{ImportCheckpoint, ImportState, ImportStep};
@@ -54,6 +56,10 @@ const CHECKPOINT_ITEMS: u64 = 1_000;
 const CHECKPOINT: Duration = Duration::from_secs(1);
 /// How far indexes may run ahead of the stored position.
 const RESERVE: u64 = 20_000;
+/// The most items in one message.
+const BATCH_ITEMS_MAX: usize = 1_000;
+/// The most results in one answer: well below 4 MiB, even if each item was rejected for many reasons.
+const RESULTS_MAX: usize = 100;
 /// The largest index of an item.
 const INDEX_MAX: u64 = 1 << 53;
 
@@ -100,10 +106,12 @@ struct Import {
     sender: mpsc::Sender<Result<v1::ImportAccountsResponse, Status>>,
     options: v1::ImportOptions,
     state: ImportState,
+    /// Items that came and wait to be taken: the rest of one batch.
+    waiting: VecDeque<v1::ImportItem>,
     /// Items under way, in order.
     steps: FuturesOrdered<Step>,
-    /// The index of the newest item taken.
-    taken: u64,
+    /// The index of the newest item that came.
+    newest: u64,
     /// Every item up to this index has its final result.
     position: u64,
     checkpoint: Option<Checkpoint>,
@@ -122,8 +130,9 @@ impl Import {
             sender,
             options: v1::ImportOptions::default(),
             state: ImportState::default(),
+            waiting: VecDeque::new(),
             steps: FuturesOrdered::new(),
-            taken: 0,
+            newest: 0,
             position: 0,
             checkpoint: None,
             last_checkpoint: Instant::now(),
@@ -139,6 +148,9 @@ impl Import {
         super::mutations::room_to_grow(&self.core)?;
         self.state = self.store(0, RESERVE).await?;
         self.position = self.state.resume_after_index;
+        if self.position > 0 {
+            reached!("import.resumed");
+        }
         let header = v1::ImportHeader {
             resume_after_index: self.position,
         };
@@ -146,18 +158,19 @@ impl Import {
 
         let core = self.core.clone();
         let mut stop = std::pin::pin!(core.lifecycle.reached(Phase::Stopping));
-        let mut held: Option<v1::ImportItem> = None;
         let mut ended = false;
         loop {
-            if let Some(item) = held.take_if(|item| item.index <= self.state.reserved_through_index) {
-                self.take(item).await?;
-            }
-            self.checkpoint_if_due(held.as_ref().map(|item| item.index));
-            let room = !ended && held.is_none() && self.steps.len() < core.config.limits.import_window;
+            self.take_what_fits();
+            let unreserved = self.waiting.front().map(|item| item.index);
+            self.checkpoint_if_due(unreserved.filter(|index| *index > self.state.reserved_through_index));
             let working = !self.steps.is_empty();
+            // Memory is waited for only while this stream holds none: its own items are what could give it back.
+            let starved = self.next_item().filter(|_| !working).map(Message::encoded_len);
+            let room =
+                !ended && self.waiting.is_empty() && self.steps.len() < core.config.limits.import_window;
             // Nothing else may happen for a while, and the position is to be stored all the same.
             let unstored = self.checkpoint.is_none() && self.position > self.state.resume_after_index;
-            if ended && !working && held.is_none() {
+            if ended && !working && self.waiting.is_empty() {
                 return self.finish().await;
             }
             tokio::select! {
@@ -170,12 +183,12 @@ impl Import {
                     self.state = stored?;
                 }
                 Some(result) = self.steps.next(), if working => self.settle(result?, ended).await?,
+                permit = core.admission.wait_for_room(starved.unwrap_or(0)), if starved.is_some() => {
+                    self.take(permit);
+                }
                 message = next(&mut asked), if room => match message? {
                     None => ended = true,
-                    Some(Asked::Item(item)) => {
-                        self.in_order(&item)?;
-                        held = Some(item);
-                    }
+                    Some(Asked::Batch(batch)) => self.in_order(batch)?,
                     Some(Asked::Options(_)) => return Err(invalid("options", "must be sent once")),
                 },
                 () = tokio::time::sleep(CHECKPOINT), if unstored => {}
@@ -183,26 +196,48 @@ impl Import {
         }
     }
 
-    fn in_order(&mut self, item: &v1::ImportItem) -> Result<(), Failure> {
-        if item.index <= self.taken {
-            return Err(invalid(
-                "item.index",
-                "must count from 1 and rise within the stream",
-            ));
+    fn in_order(&mut self, batch: v1::ImportBatch) -> Result<(), Failure> {
+        if !(1..=BATCH_ITEMS_MAX).contains(&batch.items.len()) {
+            let otherwise = format!("must be 1 to {BATCH_ITEMS_MAX}, are {}", batch.items.len());
+            return Err(invalid("batch.items", &otherwise));
         }
-        if item.index > INDEX_MAX {
-            return Err(invalid(
-                "item.index",
-                "must be at most 2^53, so that JSON can carry it",
-            ));
+        for (at, item) in batch.items.iter().enumerate() {
+            let otherwise = if item.index <= self.newest {
+                "must count from 1 and rise within the stream"
+            } else if item.index > INDEX_MAX {
+                "must be at most 2^53, so that JSON can carry it"
+            } else {
+                self.newest = item.index;
+                continue;
+            };
+            return Err(invalid(&format!("batch.items[{at}].index"), otherwise));
         }
-        self.taken = item.index;
+        self.waiting = batch.items.into();
         Ok(())
     }
 
-    /// Sets an item off, once there is memory for it.
-    async fn take(&mut self, item: v1::ImportItem) -> Result<(), Failure> {
-        let permit = self.core.admission.wait_for_room(item.encoded_len()).await;
+    /// The next item, if it may be set off as soon as there is memory for it.
+    fn next_item(&self) -> Option<&v1::ImportItem> {
+        self.waiting.front().filter(|item| {
+            item.index <= self.state.reserved_through_index
+                && self.steps.len() < self.core.config.limits.import_window
+        })
+    }
+
+    /// Sets off what there is memory for now.
+    fn take_what_fits(&mut self) {
+        while let Some(item) = self.next_item()
+            && let Some(permit) = self.core.admission.room_now(item.encoded_len())
+        {
+            self.take(permit);
+        }
+    }
+
+    /// Sets the next item off.
+    fn take(&mut self, permit: Permit) {
+        let Some(item) = self.waiting.pop_front() else {
+            return;
+        };
         let birth = birth_of(&self.state, item.index);
         let step = ImportStep {
             parent: self.options.parent.clone(),
@@ -214,20 +249,36 @@ impl Import {
         };
         self.steps
             .push_back(until_settled(self.core.clone(), step, self.call.clone(), permit).boxed());
-        Ok(())
     }
 
-    /// Reports the next result in order.
-    async fn settle(&mut self, result: v1::ImportItemResult, ended: bool) -> Result<(), Failure> {
-        metrics::counter!("holdfast_import_items_total", "action" => result.action().as_str_name())
-            .increment(1);
-        // An item sent again from below the stored position does not move it back.
-        self.position = self.position.max(result.index);
-        if ended && self.steps.is_empty() {
+    /// Reports the next result in order, and those after it that are there already.
+    async fn settle(&mut self, first: v1::ImportItemResult, ended: bool) -> Result<(), Failure> {
+        let mut results = Vec::new();
+        let mut failed = None;
+        let mut next = Some(Ok(first));
+        while let Some(result) = next.take() {
+            match result {
+                Ok(result) => results.push(result),
+                // Those before it are reported first.
+                Err(failure) => failed = Some(failure),
+            }
+            if failed.is_none() && results.len() < RESULTS_MAX {
+                next = self.steps.next().now_or_never().flatten();
+            }
+        }
+        for result in &results {
+            metrics::counter!("holdfast_import_items_total", "action" => result.action().as_str_name())
+                .increment(1);
+            // An item sent again from below the stored position does not move it back.
+            self.position = self.position.max(result.index);
+        }
+        if ended && self.steps.is_empty() && self.waiting.is_empty() && failed.is_none() {
             // The last result tells that all of them are stored.
             self.finish().await?;
         }
-        self.answer(Answer::Result(result)).await
+        self.answer(Answer::Batch(v1::ImportResultBatch { results }))
+            .await?;
+        failed.map_or(Ok(()), Err)
     }
 
     async fn finish(&mut self) -> Result<(), Failure> {
@@ -249,7 +300,7 @@ impl Import {
         let due = moved >= CHECKPOINT_ITEMS || (moved > 0 && self.last_checkpoint.elapsed() >= CHECKPOINT);
         if due || waiting.is_some() {
             self.last_checkpoint = Instant::now();
-            let through = waiting.unwrap_or(self.taken) + RESERVE;
+            let through = waiting.unwrap_or(self.newest) + RESERVE;
             self.checkpoint = Some(self.store(self.position, through).boxed());
         }
     }
@@ -264,6 +315,7 @@ impl Import {
             import_id: self.options.import_id.clone(),
             resume_after_index: position,
             reserve_through_index: through,
+            mode: self.options.mode,
         };
         let (core, call) = (self.core.clone(), self.call.at_most(ITEM));
         async move { router::route(&core, checkpoint, &call, None).await }
@@ -349,6 +401,7 @@ async fn until_settled(
         if !passes || give_up.left() < PAUSE * 2 || core.lifecycle.phase() >= Phase::Stopping {
             return Err(failure);
         }
+        reached!("import.item-tried-again");
         tokio::time::sleep(PAUSE).await;
     }
 }

@@ -7,7 +7,7 @@
 use std::ops::Bound;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use holdfast_accounts::Versioned;
+use holdfast_accounts::{ImportMode, Versioned};
 use holdfast_machine::{Expect, Guard, Mutation, Write};
 use holdfast_types::{Caller, Family, Millis, Realm, RequestId};
 
@@ -33,6 +33,8 @@ pub struct ImportProgress {
     pub segments: Vec<ImportSegment>,
     /// When it last moved.
     pub update_time: Millis,
+    /// What it does about accounts that exist; none: not recorded.
+    pub mode: Option<ImportMode>,
 }
 
 /// A run of items whose request ids have the same birth.
@@ -128,12 +130,26 @@ pub fn encode(progress: &ImportProgress) -> Bytes {
             })
             .collect(),
         update_time_ms: progress.update_time.0,
+        mode: match progress.mode {
+            None => proto::ImportMode::Unspecified,
+            Some(ImportMode::Create) => proto::ImportMode::Create,
+            Some(ImportMode::Upsert) => proto::ImportMode::Upsert,
+            Some(ImportMode::Skip) => proto::ImportMode::Skip,
+        }
+        .into(),
     })
 }
 
 /// Reads the record of an import.
 pub fn decode(record: Bytes) -> Result<ImportProgress, Damaged> {
     let progress: proto::ImportProgress = message(FAMILY, record)?;
+    let mode = match proto::ImportMode::try_from(progress.mode) {
+        Ok(proto::ImportMode::Unspecified) => None,
+        Ok(proto::ImportMode::Create) => Some(ImportMode::Create),
+        Ok(proto::ImportMode::Upsert) => Some(ImportMode::Upsert),
+        Ok(proto::ImportMode::Skip) => Some(ImportMode::Skip),
+        Err(_) => return Err(Damaged::new(FAMILY, "an import's mode is unknown")),
+    };
     let segments: Vec<ImportSegment> = progress
         .segments
         .into_iter()
@@ -153,6 +169,7 @@ pub fn decode(record: Bytes) -> Result<ImportProgress, Damaged> {
         reserved_through_index: progress.reserved_through_index,
         segments,
         update_time: Millis(progress.update_time_ms),
+        mode,
     })
 }
 
@@ -182,6 +199,7 @@ mod tests {
                 },
             ],
             update_time: Millis(update_time),
+            mode: Some(ImportMode::Upsert),
         }
     }
 
@@ -199,7 +217,7 @@ mod tests {
 
     #[test]
     fn golden_bytes() {
-        let golden: &[u8] = &[8, 3, 16, 6, 26, 4, 8, 1, 16, 7, 26, 4, 8, 4, 16, 9, 32, 5];
+        let golden: &[u8] = &[8, 3, 16, 6, 26, 4, 8, 1, 16, 7, 26, 4, 8, 4, 16, 9, 32, 5, 40, 2];
         assert_eq!(&encode(&progress(3, 5))[..], golden);
         let import = RequestId::from_parts(Millis(1), [0; 10]);
         let key = key(&arbitrary::realm(7), import, &Caller::new("importer"));

@@ -32,15 +32,10 @@ pub fn options(message: v1::ImportOptions) -> Result<ImportOptions, Rejection> {
     let mut check = Check::new();
     let realm = check.realm_name("options.parent", &message.parent);
     let import_id = check.request_id("options.import_id", &message.import_id);
-    let mode = match message.mode() {
-        v1::ImportMode::Create => Some(ImportMode::Create),
-        v1::ImportMode::Upsert => Some(ImportMode::Upsert),
-        v1::ImportMode::Skip => Some(ImportMode::Skip),
-        v1::ImportMode::Unspecified => {
-            check.wrong("options.mode", "must be CREATE, UPSERT or SKIP");
-            None
-        }
-    };
+    let mode = mode(message.mode());
+    if mode.is_none() {
+        check.wrong("options.mode", "must be CREATE, UPSERT or SKIP");
+    }
     let actor = check.actor(message.context);
     let options = (|| {
         Some(ImportOptions {
@@ -51,6 +46,36 @@ pub fn options(message: v1::ImportOptions) -> Result<ImportOptions, Rejection> {
         })
     })();
     check.finish(options)
+}
+
+/// A mode; none: it is not said.
+pub fn mode(message: v1::ImportMode) -> Option<ImportMode> {
+    match message {
+        v1::ImportMode::Create => Some(ImportMode::Create),
+        v1::ImportMode::Upsert => Some(ImportMode::Upsert),
+        v1::ImportMode::Skip => Some(ImportMode::Skip),
+        v1::ImportMode::Unspecified => None,
+    }
+}
+
+/// Refuses to go on with an import in another mode than it began with: what it did so far would not be what the
+/// caller now asks for.
+pub fn same_mode(begun: Option<ImportMode>, now: Option<ImportMode>) -> Result<(), Rejection> {
+    let mut check = Check::new();
+    if let (Some(begun), Some(now)) = (begun, now)
+        && begun != now
+    {
+        let begun = match begun {
+            ImportMode::Create => "CREATE",
+            ImportMode::Upsert => "UPSERT",
+            ImportMode::Skip => "SKIP",
+        };
+        check.wrong(
+            "options.mode",
+            format!("this import was begun with {begun}; resume it with that, or choose another import_id"),
+        );
+    }
+    check.finish(Some(()))
 }
 
 /// Reads an item. `birth` is the birth of its request id.
