@@ -83,6 +83,19 @@ async fn a_lost_node_is_replaced_by_a_new_one() {
         .await
         .unwrap_err();
     assert_eq!(reason(&error), "MEMBERSHIP_CHANGED");
+    let mut only_checked = replace(&membership_id);
+    only_checked.get_mut().validate_only = true;
+    let would_be = cluster
+        .cluster(asked)
+        .replace_member(only_checked)
+        .await
+        .unwrap()
+        .into_inner()
+        .membership
+        .unwrap();
+    let expected: Vec<u64> = (1..=4).filter(|id| *id != lost).collect();
+    let ids: Vec<_> = would_be.members.iter().map(|member| member.node_id).collect();
+    assert_eq!((ids, would_be.membership_id.as_str()), (expected, ""));
     let replaced = cluster
         .cluster(asked)
         .replace_member(replace(&membership_id))
@@ -151,6 +164,20 @@ async fn a_drained_node_turns_clients_away() {
         .await
         .unwrap();
     assert_ne!(cluster.leader(), Some(drained));
+    // Nor is it made to lead by mistake.
+    let request = v1::TransferLeadershipRequest {
+        node_id: drained,
+        context: None,
+    };
+    let error = cluster
+        .cluster(other)
+        .transfer_leadership(request)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::FailedPrecondition, "MEMBER_DRAINING")
+    );
     let request = v1::DrainRequest {
         undo: true,
         context: None,

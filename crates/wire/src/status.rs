@@ -287,6 +287,7 @@ fn code_of(reason: Reason) -> Code {
         Reason::StateForbids
         | Reason::MembershipChangeInProgress
         | Reason::MemberLags
+        | Reason::MemberDraining
         | Reason::QuorumAtRisk => Code::FailedPrecondition,
         Reason::EtagMismatch | Reason::Contention | Reason::MembershipChanged => Code::Aborted,
         Reason::NoLeader

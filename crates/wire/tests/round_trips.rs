@@ -96,7 +96,7 @@ fn account() -> impl Strategy<Value = Account> {
             any::<u64>(),
             ".{0,12}",
             "[a-z]{0,4}",
-            "[A-Z]{0,4}",
+            "(UTC|Europe/Zurich|)",
         ),
         prop::collection::vec(identifier(), 0..4),
         prop::collection::btree_map("[a-z]{1,6}", attribute(), 0..4),

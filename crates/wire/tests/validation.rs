@@ -612,3 +612,42 @@ fn a_member_is_not_replaced_by_itself() {
         ["new_node_id", "addresses.admin"]
     );
 }
+
+#[test]
+fn time_zones_are_names_of_the_database() {
+    let create = |time_zone: &str| {
+        mutations::create_account(v1::CreateAccountRequest {
+            parent: "realms/default".into(),
+            account: Some(v1::Account {
+                time_zone: time_zone.into(),
+                identifiers: vec![email("ann@example.com")],
+                ..Default::default()
+            }),
+            request_id: ID.into(),
+            ..Default::default()
+        })
+    };
+    for good in [
+        "",
+        "Europe/Zurich",
+        "America/Argentina/Buenos_Aires",
+        "UTC",
+        "Etc/GMT+3",
+    ] {
+        create(good).unwrap_or_else(|why| panic!("{good}: {why:?}"));
+    }
+    for bad in ["Europe/Atlantis", "europe/zurich", "CET1", "+01:00"] {
+        assert_eq!(wrong(create(bad)), ["account.time_zone"], "{bad}");
+    }
+    let update = mutations::update_account(v1::UpdateAccountRequest {
+        account: Some(v1::Account {
+            name: NAME.into(),
+            time_zone: "Mars/Olympus".into(),
+            ..Default::default()
+        }),
+        update_mask: mask(&["time_zone"]),
+        request_id: ID.into(),
+        ..Default::default()
+    });
+    assert_eq!(wrong(update), ["account.time_zone"]);
+}

