@@ -13,11 +13,12 @@ use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use futures::{Stream, StreamExt};
-use holdfast_machine::{State, layout};
+use holdfast_machine::{Body, Command, State, Tables, layout};
+use holdfast_markers::{crash_point, planted, reached};
 use holdfast_storage::command;
 use holdfast_storage::engine::{Batch, Engine, EngineError, View};
 use holdfast_storage::overlay::Staged;
-use holdfast_types::{Family, ShardId};
+use holdfast_types::{Family, Millis, ShardId};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use tokio::sync::watch;
@@ -26,6 +27,7 @@ use crate::FatalSink;
 use crate::codec::{self, Installing};
 use crate::keys;
 use crate::log_store::LogStore;
+use crate::log_writer::writes_flow;
 use crate::snapshot::{self, SnapshotBuilder, SnapshotData, Walk};
 use crate::type_config::{ApplyReply, LogEntry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
@@ -222,12 +224,28 @@ impl StateMachine {
             layout::state_key(self.shard),
             self.stored.state.encode(),
         );
-        batch.put(Family::Meta, keys::applied(self.shard), codec::encode(&last));
+        let applied = if planted!("double-apply-on-restart") {
+            self.stored.last.unwrap_or(last)
+        } else {
+            last
+        };
+        let apart = planted!("applied-id-written-apart");
+        if !apart {
+            batch.put(Family::Meta, keys::applied(self.shard), codec::encode(&applied));
+        }
         self.log.wait_written(last.index).await?;
+        writes_flow(&*self.engine).await;
         if let Some(reason) = self.fatal.reason() {
+            reached!("apply.silent-after-failure");
             return Err(io::Error::other(reason));
         }
         self.engine.write(batch).map_err(io::Error::other)?;
+        if apart {
+            let mut id = Batch::default();
+            id.put(Family::Meta, keys::applied(self.shard), codec::encode(&applied));
+            self.engine.write(id).map_err(io::Error::other)?;
+        }
+        crash_point!("apply.written-not-answered").await;
         self.stored.last = Some(last);
         self.shared.publish(&self.stored.state, Some(last));
         for (responder, reply) in replies {
@@ -245,11 +263,24 @@ impl StateMachine {
     ) -> io::Result<ApplyReply> {
         let index = entry.log_id.index;
         match entry.payload {
-            Payload::Blank => Ok(ApplyReply::Nothing),
+            // The first entry of a new leader.
+            Payload::Blank => {
+                if planted!("request-record-forgotten-after-leader-change") {
+                    staged.delete_range(Family::Request, bytes::Bytes::new(), keys::above_all());
+                }
+                if planted!("change-event-dropped-at-leader-change") {
+                    let last = layout::change_key(self.shard, index.saturating_sub(1), 0);
+                    staged.delete_range(Family::Change, last, layout::change_key(self.shard, index, 0));
+                }
+                Ok(ApplyReply::Nothing)
+            }
             Payload::Normal(encoded) => {
-                let command = command::decode(&encoded.0).map_err(|error| {
+                let mut command = command::decode(&encoded.0).map_err(|error| {
                     io::Error::other(format!("log entry {index} cannot be applied: {error}"))
                 })?;
+                if planted!("expiry-by-local-clock") {
+                    expire_by_own_clock(&mut command);
+                }
                 let reply = holdfast_machine::apply(&mut self.stored.state, staged, index, &command)
                     .map_err(|error| {
                         io::Error::other(format!("log entry {index} cannot be applied: {error}"))
@@ -296,6 +327,17 @@ impl StateMachine {
     }
 }
 
+/// A planted mistake: the window ends at the local clock, and not at the one that was agreed upon.
+fn expire_by_own_clock(command: &mut Command) {
+    if let Body::ExpireRequests { before, .. } = &mut command.body {
+        let window_ms = command.wall.0.saturating_sub(before.0);
+        let since_epoch = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        *before = Millis(since_epoch.as_millis() as u64).minus(window_ms);
+    }
+}
+
 impl RaftStateMachine<TypeConfig> for StateMachine {
     type SnapshotData = SnapshotData;
     type SnapshotBuilder = SnapshotBuilder;
@@ -324,6 +366,7 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }
         .await;
         result.inspect_err(|error: &io::Error| {
+            reached!("apply.failed");
             self.fatal
                 .report(format!("applying the raft log failed: {error}"))
         })
@@ -357,10 +400,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
                 // In this order: whoever sees the new index must not get the old picture.
                 self.shared.thaw();
                 self.shared.publish(&self.stored.state, self.stored.last);
+                reached!("snapshot.installed");
                 metrics::counter!("holdfast_raft_snapshots_installed_total").increment(1);
                 Ok(())
             }
             Err(error) => {
+                reached!("snapshot.install-failed");
                 self.fatal
                     .report(format!("installing a snapshot failed: {error}"));
                 Err(error)

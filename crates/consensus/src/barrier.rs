@@ -14,6 +14,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use holdfast_markers::{planted, reached};
 use holdfast_types::NodeId;
 use holdfast_wire::internal as wire;
 use openraft::ReadPolicy;
@@ -29,9 +30,12 @@ use crate::peers::{Peers, Purpose};
 use crate::runtime::{timeout, timeout_at};
 use crate::status::ReadPoint;
 use crate::type_config::{LogId, Raft};
+use crate::{ConsensusConfig, FatalSink};
 
 /// The pause before a round is tried again.
 const RETRY_PAUSE: Duration = Duration::from_millis(10);
+/// The part of what is left of the deadline that one attempt may take.
+const ATTEMPT_SHARE: u32 = 4;
 /// Rounds remembered whose answer is not applied yet.
 const POINTS_MAX: usize = 64;
 
@@ -53,9 +57,9 @@ pub(crate) struct LeaderRounds {
 }
 
 impl LeaderRounds {
-    pub(crate) fn start(raft: Raft) -> Self {
+    pub(crate) fn start(raft: Raft, fatal: FatalSink) -> Self {
         let (queue, mut waiting) = mpsc::unbounded_channel::<LeaderReply>();
-        tokio::spawn(async move {
+        tokio::spawn(fatal.guard("the leader's rounds", async move {
             while let Some(first) = waiting.recv().await {
                 let mut readers = vec![first];
                 while let Ok(next) = waiting.try_recv() {
@@ -64,21 +68,29 @@ impl LeaderRounds {
                 // Nobody may have waited long enough to see it begin.
                 readers.retain(|reader| !reader.is_closed());
                 if readers.is_empty() {
+                    reached!("barrier.nobody-waits-any-more");
                     continue;
+                }
+                if readers.len() > 1 {
+                    reached!("barrier.round-shared");
                 }
                 let result = match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
                     Ok(linearizer) => Ok(*linearizer.read_log_id().log_id()),
                     Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                        reached!("barrier.deposed");
                         Err(LeaderError::NotLeader(forward.leader_id))
                     }
-                    Err(error) => Err(LeaderError::Failed(error.to_string())),
+                    Err(error) => {
+                        reached!("barrier.no-quorum");
+                        Err(LeaderError::Failed(error.to_string()))
+                    }
                 };
                 for reader in readers {
                     // A reader that gave up meanwhile needs no answer.
                     drop(reader.send(result.clone()));
                 }
             }
-        });
+        }));
         LeaderRounds { queue }
     }
 
@@ -113,6 +125,7 @@ impl Barrier {
         rounds: LeaderRounds,
         peers: Arc<Peers>,
         recovered: watch::Receiver<bool>,
+        fatal: FatalSink,
     ) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
         let points: Arc<Mutex<VecDeque<(Instant, u64)>>> = Arc::default();
@@ -125,7 +138,7 @@ impl Barrier {
             waiting,
             points: points.clone(),
         };
-        tokio::spawn(task.run());
+        tokio::spawn(fatal.guard("the read barrier", task.run()));
         Barrier {
             queue,
             applied,
@@ -141,6 +154,9 @@ impl Barrier {
             .map_err(|_| BarrierError::Stopped)?;
         let passed = async {
             let (index, term) = answer.await.map_err(|_| BarrierError::Stopped)??;
+            if index >= self.applied.next_index() {
+                reached!("barrier.waited-for-apply");
+            }
             self.applied.wait(index).await;
             Ok(ReadPoint { index, term })
         };
@@ -191,6 +207,9 @@ impl Rounds {
     /// One round, tried again until it succeeds or the last of its readers has given up. Every attempt begins
     /// after all of them arrived, so the first success serves all.
     async fn round(&mut self, deadline: Instant) -> Result<Round, BarrierError> {
+        if !*self.recovered.borrow() {
+            reached!("barrier.waited-for-recovery");
+        }
         let mut why = String::from("this node has not yet applied again what it had acknowledged");
         if timeout_at(deadline, self.recovered.wait_for(|recovered| *recovered))
             .await
@@ -215,6 +234,7 @@ impl Rounds {
                 }
                 Err(error) => why = error,
             }
+            reached!("barrier.tried-again");
             tokio::time::sleep(RETRY_PAUSE).await;
         }
     }
@@ -228,22 +248,49 @@ impl Rounds {
             (leader, node)
         };
         let remaining = deadline.saturating_duration_since(Instant::now());
-        // A leader that cannot reach a quorum answers late or never; another may have been elected meanwhile.
-        let ttl = remaining.min(Duration::from_millis(self.peers.config.election_timeout_ms_max));
+        let ttl = attempt_ttl(remaining, &self.peers.config);
         match (leader, address) {
             (Some(id), _) if id == self.peers.config.node_id => {
                 match timeout(ttl, self.rounds.join()).await {
                     Ok(Ok(id)) => Ok((id.index, Some(id.leader_id.term))),
                     Ok(Err(LeaderError::NotLeader(_))) => Err("this node has just been deposed".into()),
                     Ok(Err(LeaderError::Failed(why))) => Err(why),
-                    Err(_) => Err("no quorum confirmed this leader".into()),
+                    Err(_) => {
+                        reached!("barrier.quorum-silent");
+                        Err("no quorum confirmed this leader".into())
+                    }
                 }
             }
-            (Some(id), Some(addresses)) => self.ask(id, &addresses.peer, ttl).await,
+            (Some(_), _) if planted!("stale-follower-read") => {
+                Ok((self.peers.applied.next_index().saturating_sub(1), None))
+            }
+            // One that is cut off answers late or never. Who was elected meanwhile is asked at once.
+            (Some(id), Some(addresses)) => {
+                tokio::select! {
+                    biased;
+                    answer = self.ask(id, &addresses.peer, ttl) => answer,
+                    () = self.succeeded(id) => Err(format!("another node leads instead of node {id}")),
+                }
+            }
             (Some(id), None) => Err(format!(
                 "the address of the leader, node {id}, is not known here yet"
             )),
             (None, _) => Err("there is no leader".into()),
+        }
+    }
+
+    /// Waits until another node than `leader` leads.
+    async fn succeeded(&self, leader: NodeId) {
+        let mut receiver = self.raft.metrics();
+        loop {
+            let now = receiver.borrow_and_update().current_leader;
+            if now.is_some_and(|now| now != leader) {
+                return;
+            }
+            if receiver.changed().await.is_err() {
+                // Raft has ended; the deadline will, too.
+                std::future::pending::<()>().await;
+            }
         }
     }
 
@@ -258,16 +305,51 @@ impl Rounds {
             .map_err(|status| status.to_string())?;
         match timeout(ttl, client.read_index(request)).await {
             Ok(Ok(reply)) => match reply.into_inner().result {
-                Some(Kind::ReadLogId(id)) => Ok((convert::log_id_from_wire(id).index, None)),
-                Some(Kind::NotLeader(_)) => Err(format!("node {leader} does not lead any more")),
+                Some(Kind::ReadLogId(id)) => {
+                    reached!("barrier.passed-by-asking");
+                    Ok((convert::log_id_from_wire(id).index, None))
+                }
+                Some(Kind::NotLeader(_)) => {
+                    reached!("barrier.asked-one-deposed");
+                    Err(format!("node {leader} does not lead any more"))
+                }
                 None => Err(format!("node {leader} gave no answer this release knows")),
             },
             Ok(Err(status)) => Err(format!("the leader, node {leader}, did not answer: {status}")),
-            Err(_) => Err(format!("the leader, node {leader}, did not answer in time")),
+            Err(_) => {
+                reached!("barrier.leader-silent");
+                Err(format!("the leader, node {leader}, did not answer in time"))
+            }
         }
     }
 }
 
+/// How long one attempt may take: never all there is, so that a leader that has just died leaves time for the next,
+/// but long enough for an answer.
+fn attempt_ttl(remaining: Duration, config: &ConsensusConfig) -> Duration {
+    let least = Duration::from_millis(config.heartbeat_interval_ms * 2);
+    let most = Duration::from_millis(config.election_timeout_ms_max);
+    (remaining / ATTEMPT_SHARE).max(least).min(most).min(remaining)
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_types::ClusterId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_leaves_time_for_the_next_leader() {
+        let config = ConsensusConfig::new(ClusterId(Uuid::nil()), 1);
+        let ttl = |ms| attempt_ttl(Duration::from_millis(ms), &config).as_millis();
+        assert_eq!(ttl(30_000), 1_000);
+        assert_eq!(ttl(1_200), 300);
+        assert_eq!(ttl(400), 200);
+        assert_eq!(ttl(50), 50);
+    }
 }

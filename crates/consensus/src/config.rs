@@ -63,8 +63,6 @@ pub struct ConsensusConfig {
     pub log_entries_kept_max: u64,
     /// Entry bytes kept in memory behind the newest, for replication and apply.
     pub log_cache_bytes: usize,
-    /// The most bytes gathered into one sync.
-    pub sync_bytes_max: usize,
     /// Entries in one replication request.
     pub append_entries_max: u64,
     /// How often a follower refreshes its staleness bound, milliseconds; 0: only with reads.
@@ -87,7 +85,6 @@ impl ConsensusConfig {
             log_entries_kept: 10_000,
             log_entries_kept_max: 200_000,
             log_cache_bytes: 32 << 20,
-            sync_bytes_max: 4 << 20,
             append_entries_max: 300,
             staleness_probe_ms: 1_000,
         }

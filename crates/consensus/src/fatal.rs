@@ -4,8 +4,12 @@
 //! or retried. Whoever notices reports it here, once, and stays silent for ever after; whoever owns the process
 //! waits here and ends it with the message.
 
+use std::any::Any;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
+use futures::FutureExt;
 use tokio::sync::watch;
 
 /// Receives the first fatal failure of a node. Clones share it.
@@ -38,6 +42,26 @@ impl FatalSink {
         }
     }
 
+    /// Runs a task that the node cannot do without: a panic in it is fatal.
+    ///
+    /// # Panics
+    ///
+    /// If the task does, after the report.
+    pub async fn guard<F: Future>(self, what: &'static str, task: F) -> F::Output {
+        // What the task leaves behind is not looked at again: the node stops.
+        match AssertUnwindSafe(task).catch_unwind().await {
+            Ok(output) => output,
+            Err(panic) => {
+                let message = said(&*panic);
+                self.report(format!(
+                    "{what} panicked ({message}); this is a defect, please report it. Start the node again: what was \
+                     acknowledged is on its disk"
+                ));
+                std::panic::resume_unwind(panic)
+            }
+        }
+    }
+
     /// The failure, if there was one.
     pub fn reason(&self) -> Option<String> {
         self.sender.borrow().clone()
@@ -62,4 +86,11 @@ impl Default for FatalSink {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What a panic said.
+fn said(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<&'static str>().copied();
+    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str))
+        .unwrap_or("without a message")
 }

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::BoxFuture;
 use holdfast_machine::State;
+use holdfast_markers::{planted, reached};
 use holdfast_storage::engine::{Engine, View};
 use holdfast_types::NodeId;
 use holdfast_wire::internal::peer_service_server::PeerServiceServer;
@@ -28,7 +31,7 @@ use crate::membership::{self, Change};
 use crate::network::NetworkFactory;
 use crate::peer_service::PeerService;
 use crate::peers::{MESSAGE_BYTES_MAX, Peers};
-use crate::runtime::timeout_at;
+use crate::runtime::{raising, timeout_at};
 use crate::status::{
     Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,
 };
@@ -65,24 +68,30 @@ struct Inner {
 }
 
 impl Group {
+    /// `writer` is the node's, on the same engine and with the same sink.
+    ///
     /// Checks the directory's identity, finishes what a crash interrupted, and starts the node's part in the
     /// group. It does not wait for a leader.
     pub async fn start(
         config: ConsensusConfig,
         engine: Arc<dyn Engine>,
+        writer: LogWriter,
         fatal: FatalSink,
     ) -> Result<Group, StartError> {
         let config = Arc::new(config);
-        let raft_config = raft_config(&config)?;
+        let trusting = planted!("leader-restored-before-reapplied");
+        let raft_config = raft_config(&config, trusting)?;
         let directory = identity::check(&*engine, config.cluster_id, config.node_id).await?;
-        snapshot::finish_install(&*engine, config.shard)
+        let resumed = snapshot::finish_install(&*engine, config.shard)
             .await
             .map_err(damaged)?;
+        if resumed {
+            reached!("snapshot.install-resumed-at-start");
+        }
         // What was recovered but never synced counts from here on: others will be told that it is stored.
         engine.sync().await?;
 
         let directories = Arc::new(Directories::open(directory, engine.clone())?);
-        let writer = LogWriter::start(engine.clone(), fatal.clone(), config.sync_bytes_max);
         let log = LogStore::open(
             engine.clone(),
             writer.clone(),
@@ -100,32 +109,48 @@ impl Group {
             directories.clone(),
             acknowledged.clone(),
         ));
-        let raft = Raft::new(
+        let starting = Raft::new(
             config.node_id,
             raft_config,
             NetworkFactory { peers: peers.clone() },
             log.clone(),
             machine,
-        )
-        .await
-        .map_err(|error| StartError::Raft(error.to_string()))?;
+        );
+        let raft = raising(&fatal, starting)
+            .await
+            .map_err(|error| StartError::Raft(error.to_string()))?;
 
-        let (recovered_sender, recovered) = watch::channel(false);
+        let (recovered_sender, recovered) = watch::channel(trusting);
         let (stopping, stopping_receiver) = watch::channel(false);
-        let rounds = LeaderRounds::start(raft.clone());
-        let barrier = Barrier::start(raft.clone(), rounds.clone(), peers.clone(), recovered.clone());
+        let rounds = LeaderRounds::start(raft.clone(), fatal.clone());
+        let barrier = Barrier::start(
+            raft.clone(),
+            rounds.clone(),
+            peers.clone(),
+            recovered.clone(),
+            fatal.clone(),
+        );
         let leadership = Arc::new(watch::channel(Leadership::default()).0);
         let peer_service = PeerService::new(peers, raft.clone(), log.clone(), engine, rounds, fatal.clone());
 
+        let guarded = |what, task: BoxFuture<'static, ()>| tokio::spawn(fatal.clone().guard(what, task));
         let mut tasks = vec![
-            tokio::spawn(maintenance::watch_recovery(raft.clone(), tail, recovered_sender)),
-            tokio::spawn(maintenance::watch_leadership(
-                raft.clone(),
-                barrier.clone(),
-                leadership.clone(),
-                Duration::from_millis(config.election_timeout_ms_max),
-            )),
-            tokio::spawn(
+            guarded(
+                "the watch over the recovery",
+                maintenance::watch_recovery(raft.clone(), tail, recovered_sender).boxed(),
+            ),
+            guarded(
+                "the watch over the leadership",
+                maintenance::watch_leadership(
+                    raft.clone(),
+                    barrier.clone(),
+                    leadership.clone(),
+                    Duration::from_millis(config.election_timeout_ms_max),
+                )
+                .boxed(),
+            ),
+            guarded(
+                "the maintenance of the log",
                 Maintenance {
                     config: config.clone(),
                     raft: raft.clone(),
@@ -134,16 +159,15 @@ impl Group {
                     fatal: fatal.clone(),
                     stopping: stopping_receiver,
                 }
-                .run(),
+                .run()
+                .boxed(),
             ),
+            tokio::spawn(maintenance::stop_when_fatal(raft.clone(), fatal.clone())),
         ];
-        tasks.push(tokio::spawn(maintenance::stop_when_fatal(
-            raft.clone(),
-            fatal.clone(),
-        )));
         if config.staleness_probe_ms > 0 {
             let every = Duration::from_millis(config.staleness_probe_ms);
-            tasks.push(tokio::spawn(maintenance::probe_staleness(barrier.clone(), every)));
+            let probe = maintenance::probe_staleness(barrier.clone(), every);
+            tasks.push(guarded("the staleness probe", probe.boxed()));
         }
         let inner = Inner {
             config,
@@ -178,6 +202,7 @@ impl Group {
         match self.inner.raft.initialize(members).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(RaftInitializeError::NotAllowed(_))) => {
+                reached!("start.others-founded-first");
                 Err(InitializeError::AlreadyInitialized)
             }
             Err(RaftError::APIError(error)) => Err(InitializeError::Refused(error.to_string())),
@@ -196,8 +221,14 @@ impl Group {
         let result = self.propose_inner(command, term, deadline).await;
         let outcome = match &result {
             Ok(_) => "committed",
-            Err(ProposeError::NotAppended { .. }) => "not_appended",
-            Err(ProposeError::Unknown { .. }) => "unknown",
+            Err(ProposeError::NotAppended { .. }) => {
+                reached!("propose.not-appended");
+                "not_appended"
+            }
+            Err(ProposeError::Unknown { .. }) => {
+                reached!("propose.unknown");
+                "unknown"
+            }
         };
         metrics::counter!("holdfast_proposals_total", "outcome" => outcome).increment(1);
         if result.is_ok() {
@@ -499,7 +530,7 @@ fn millis(duration: Duration) -> u64 {
 }
 
 /// openraft's settings; the ones that safety hangs on are not configurable.
-fn raft_config(config: &ConsensusConfig) -> Result<Arc<openraft::Config>, StartError> {
+fn raft_config(config: &ConsensusConfig, restore_leader: bool) -> Result<Arc<openraft::Config>, StartError> {
     let lease = config.election_timeout_ms_max;
     let settings = openraft::Config {
         cluster_name: config.cluster_id.to_string(),
@@ -519,7 +550,7 @@ fn raft_config(config: &ConsensusConfig) -> Result<Arc<openraft::Config>, StartE
         // from electing another.
         quorum_loss_probe_interval: Some(lease * 3),
         // A restarted leader must be elected again: it may not have applied again what it acknowledged.
-        enable_leader_restore: Some(false),
+        enable_leader_restore: Some(restore_leader),
         // A log that lost its end is damage, not a follower to be repaired.
         allow_log_reversion: Some(false),
         backoff: "50ms 100ms 200ms ...1s".into(),

@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::{Arc, Mutex};
 
+use holdfast_markers::{crash_point, reached};
 use holdfast_storage::engine::{Batch, Direction, Engine, EngineError};
 use holdfast_types::{ClusterId, Family, NodeId};
 use uuid::Uuid;
@@ -39,7 +40,9 @@ pub(crate) async fn check(
         let mut batch = Batch::default();
         batch.put(Family::RaftMeta, keys::identity(), codec::encode(&identity));
         engine.write(batch)?;
+        crash_point!("start.identity-not-synced").await;
         engine.sync().await?;
+        crash_point!("start.identity-written").await;
         return Ok(identity.directory);
     };
     let found: Identity = codec::decode(&stored).map_err(|error| StartError::Damaged(error.to_string()))?;
@@ -50,12 +53,14 @@ pub(crate) async fn check(
         });
     }
     if found.cluster_id != *cluster_id.0.as_bytes() {
+        reached!("identity.other-cluster");
         return Err(StartError::OtherCluster {
             found: Uuid::from_bytes(found.cluster_id).to_string(),
             configured: cluster_id.to_string(),
         });
     }
     if found.node_id != node_id {
+        reached!("identity.other-node");
         return Err(StartError::OtherNode {
             found: found.node_id,
             configured: node_id,

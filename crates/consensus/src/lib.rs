@@ -45,6 +45,7 @@ pub use config::{ConsensusConfig, PeerAddresses, PeerTls};
 pub use error::{BarrierError, InitializeError, MembershipError, ProposeError, StartError, Timeout};
 pub use fatal::FatalSink;
 pub use group::{Group, PeerServer};
+pub use log_writer::LogWriter;
 pub use peer_service::PeerService;
 pub use status::{
     Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,

@@ -13,6 +13,7 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use futures::Stream;
+use holdfast_markers::{crash_point, planted, reached};
 use holdfast_storage::engine::{Direction, Engine, Op};
 use holdfast_types::{Family, ShardId};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
@@ -146,7 +147,12 @@ impl LogStore {
                 })
         };
         match ticket {
-            Some(ticket) => self.inner.writer.wait_written(ticket).await,
+            Some(ticket) => {
+                if ticket > self.inner.writer.written() {
+                    reached!("apply.waited-for-log");
+                }
+                self.inner.writer.wait_written(ticket).await
+            }
             // Entries leave memory only when they are written.
             None => Ok(()),
         }
@@ -212,6 +218,7 @@ impl LogStore {
             (start, stored_end, view)
         };
         if let Some(view) = view {
+            reached!("log.read-from-disk");
             let (from, to) = (
                 keys::log(self.inner.shard, start),
                 keys::log(self.inner.shard, stored_end),
@@ -380,12 +387,20 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             let mut log = self.lock();
             let op = Op::Put(Family::RaftMeta, keys::vote(inner.shard), value);
+            if planted!("vote-not-synced") {
+                inner.writer.enqueue(room, vec![op], 0, Done::Nobody)?;
+                log.vote = Some(*vote);
+                return Ok(());
+            }
             inner.writer.enqueue(room, vec![op], 0, Done::Reply(sender))?;
             log.vote = Some(*vote);
         }
-        receiver
+        crash_point!("vote.queued-not-synced").await;
+        let durable = receiver
             .await
-            .map_err(|_| io::Error::other("the log writer stopped before the vote was durable"))?
+            .map_err(|_| io::Error::other("the log writer stopped before the vote was durable"))?;
+        crash_point!("vote.synced-not-sent").await;
+        durable
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> Result<(), io::Error>
@@ -443,29 +458,33 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     async fn truncate_after(&mut self, last_log_id: Option<LogId>) -> Result<(), io::Error> {
         let inner = &self.inner;
         let room = inner.writer.reserve(1).await?;
-        let mut log = self.lock();
-        let keep = last_log_id.max(log.purged);
-        let (Some(last), first_gone) = (log.last, keep.map_or(0, |id| id.index + 1)) else {
-            return Ok(());
-        };
-        if last.index < first_gone {
-            return Ok(());
-        }
-        let op = Op::DeleteRange(
-            Family::RaftLog,
-            keys::log(inner.shard, first_gone),
-            keys::log(inner.shard, last.index + 1),
-        );
-        inner.writer.enqueue(room, vec![op], 0, Done::Nobody)?;
-        while log
-            .tail
-            .back()
-            .is_some_and(|back| back.entry.log_id.index >= first_gone)
         {
-            let bytes = log.tail.pop_back().map_or(0, |gone| gone.bytes);
-            log.tail_bytes -= bytes;
+            let mut log = self.lock();
+            let keep = last_log_id.max(log.purged);
+            let (Some(last), first_gone) = (log.last, keep.map_or(0, |id| id.index + 1)) else {
+                return Ok(());
+            };
+            if last.index < first_gone {
+                return Ok(());
+            }
+            reached!("log.truncated");
+            let op = Op::DeleteRange(
+                Family::RaftLog,
+                keys::log(inner.shard, first_gone),
+                keys::log(inner.shard, last.index + 1),
+            );
+            inner.writer.enqueue(room, vec![op], 0, Done::Nobody)?;
+            while log
+                .tail
+                .back()
+                .is_some_and(|back| back.entry.log_id.index >= first_gone)
+            {
+                let bytes = log.tail.pop_back().map_or(0, |gone| gone.bytes);
+                log.tail_bytes -= bytes;
+            }
+            log.last = keep;
         }
-        log.last = keep;
+        crash_point!("log.truncation-queued").await;
         Ok(())
     }
 
@@ -476,6 +495,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let mut log = self.lock();
         if log.purged >= Some(log_id) {
             return Ok(());
+        }
+        if log.last < Some(log_id) {
+            reached!("log.purged-past-its-end");
         }
         let first = log.purged.map_or(0, |id| id.index + 1);
         let ops = vec![
@@ -519,7 +541,7 @@ mod tests {
     fn open(disk: &FaultyDisk, tail_bytes_max: usize) -> (LogStore, FatalSink) {
         let engine: Arc<dyn Engine> = Arc::new(disk.open().unwrap());
         let fatal = FatalSink::new();
-        let writer = LogWriter::start(engine.clone(), fatal.clone(), 1_000);
+        let writer = LogWriter::with_sync_bytes(engine.clone(), fatal.clone(), 1_000);
         (
             LogStore::open(engine, writer, ShardId(0), tail_bytes_max).unwrap(),
             fatal,

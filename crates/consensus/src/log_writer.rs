@@ -5,6 +5,11 @@
 //! so a slow disk makes batches larger instead of queues longer. Entries count as *written* between the two,
 //! which is what applying waits for; see [`LogWriter::wait_written`].
 //!
+//! An engine that has stopped writes (RocksDB does, while compaction is behind) would hold up the thread that
+//! writes, and with it everything else that runs there. So it is asked first, and waited for outside of it; the wait
+//! counts like a sync that takes long, after which a leader hands over. A stall that begins between the question
+//! and the write still holds up one thread.
+//!
 //! After the first failure nothing is ever reported as done again: whoever waits gets an error, and the node
 //! is told to stop.
 
@@ -12,7 +17,8 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use holdfast_storage::engine::{Batch, Engine, EngineError, Op};
+use holdfast_markers::{crash_point, planted, reached};
+use holdfast_storage::engine::{Batch, Engine, EngineError, Op, Stall};
 use openraft::storage::IOFlushed;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -20,8 +26,19 @@ use tokio::time::Instant;
 use crate::FatalSink;
 use crate::type_config::TypeConfig;
 
+/// The most bytes gathered into one sync.
+const SYNC_BYTES_MAX: usize = 4 << 20;
 /// The most bytes that wait, in units of the most that one sync takes.
 const WAITING_BATCHES_MAX: usize = 4;
+/// How often an engine that has stopped writes is asked again.
+const STALL_PAUSE: Duration = Duration::from_millis(5);
+
+/// Waits while the engine has stopped writes.
+pub(crate) async fn writes_flow(engine: &dyn Engine) {
+    while engine.stall() == Stall::Stopped {
+        tokio::time::sleep(STALL_PAUSE).await;
+    }
+}
 
 /// Who wants to know that a request is durable.
 pub(crate) enum Done {
@@ -67,20 +84,25 @@ pub(crate) struct Room {
     bytes: usize,
 }
 
-/// A handle to the writer. The writer ends when the last one is dropped.
+/// A handle to the writer that all groups of a node share. The writer ends when the last one is dropped.
 #[derive(Clone)]
-pub(crate) struct LogWriter {
+pub struct LogWriter {
     queue: mpsc::UnboundedSender<Request>,
     room: Arc<Semaphore>,
     room_max: usize,
     next_ticket: Arc<Mutex<u64>>,
     progress: watch::Receiver<Progress>,
-    sync_started: Arc<Mutex<Option<Instant>>>,
+    busy_since: Arc<Mutex<Option<Instant>>>,
 }
 
 impl LogWriter {
-    /// Starts the writer.
-    pub(crate) fn start(engine: Arc<dyn Engine>, fatal: FatalSink, sync_bytes_max: usize) -> Self {
+    /// Starts the writer of the logs on `engine`.
+    pub fn start(engine: Arc<dyn Engine>, fatal: FatalSink) -> Self {
+        Self::with_sync_bytes(engine, fatal, SYNC_BYTES_MAX)
+    }
+
+    /// The same, with another bound on what is gathered into one sync.
+    pub(crate) fn with_sync_bytes(engine: Arc<dyn Engine>, fatal: FatalSink, sync_bytes_max: usize) -> Self {
         let (queue, requests) = mpsc::unbounded_channel();
         let (progress_sender, progress) = watch::channel(Progress {
             written: 0,
@@ -89,23 +111,23 @@ impl LogWriter {
         let room_max = sync_bytes_max
             .saturating_mul(WAITING_BATCHES_MAX)
             .min(Semaphore::MAX_PERMITS);
-        let sync_started = Arc::new(Mutex::new(None));
+        let busy_since = Arc::new(Mutex::new(None));
         let task = Writer {
             engine,
-            fatal,
+            fatal: fatal.clone(),
             requests,
             progress: progress_sender,
-            sync_started: sync_started.clone(),
+            busy_since: busy_since.clone(),
             sync_bytes_max,
         };
-        tokio::spawn(task.run());
+        tokio::spawn(fatal.guard("the log writer", task.run()));
         LogWriter {
             queue,
             room: Arc::new(Semaphore::new(room_max)),
             room_max,
             next_ticket: Arc::new(Mutex::new(1)),
             progress,
-            sync_started,
+            busy_since,
         }
     }
 
@@ -174,9 +196,31 @@ impl LogWriter {
         }
     }
 
-    /// How long the running sync has taken so far.
+    /// How long the disk has been busy with the running write and sync, waits for a stalled engine included.
     pub(crate) fn sync_age(&self) -> Option<Duration> {
-        lock(&self.sync_started).map(|started| started.elapsed())
+        lock(&self.busy_since).map(|started| started.elapsed())
+    }
+}
+
+/// Notes since when the disk is busy, until it is dropped.
+struct Busy<'a>(&'a Mutex<Option<Instant>>);
+
+impl<'a> Busy<'a> {
+    fn begin(since: &'a Mutex<Option<Instant>>) -> Self {
+        *lock(since) = Some(Instant::now());
+        Busy(since)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        *lock(self.0) = None;
+    }
+}
+
+impl std::fmt::Debug for LogWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("LogWriter").finish_non_exhaustive()
     }
 }
 
@@ -185,7 +229,7 @@ struct Writer {
     fatal: FatalSink,
     requests: mpsc::UnboundedReceiver<Request>,
     progress: watch::Sender<Progress>,
-    sync_started: Arc<Mutex<Option<Instant>>>,
+    busy_since: Arc<Mutex<Option<Instant>>>,
     sync_bytes_max: usize,
 }
 
@@ -223,24 +267,45 @@ impl Writer {
         let explain = |error: EngineError| format!("writing the raft log failed: {error}");
         // Another part of the node may have failed since: then this one is silent too.
         if let Some(reason) = self.fatal.reason() {
+            reached!("log.silent-after-failure");
             return Err(reason);
         }
+        let _busy = Busy::begin(&self.busy_since);
+        writes_flow(&*self.engine).await;
         self.engine.write(batch).map_err(explain)?;
         if let Some(last) = group.last() {
             self.progress
                 .send_modify(|progress| progress.written = last.ticket);
         }
-        if group.iter().any(|request| !matches!(request.done, Done::Nobody)) {
+        let awaited = group.iter().any(|request| !matches!(request.done, Done::Nobody));
+        if planted!("flush-reported-before-sync") {
+            let appends = group
+                .iter_mut()
+                .filter(|request| matches!(request.done, Done::Flushed(_)));
+            for request in appends {
+                std::mem::replace(&mut request.done, Done::Nobody).report(Ok(()));
+            }
+        }
+        if awaited {
+            crash_point!("log.written-not-synced").await;
             let started = Instant::now();
-            *lock(&self.sync_started) = Some(started);
-            let synced = self.engine.sync().await;
-            *lock(&self.sync_started) = None;
-            synced.map_err(explain)?;
+            let mut synced = self.engine.sync().await;
+            if synced.is_err() && planted!("retry-after-failed-sync") {
+                synced = self.engine.sync().await;
+            }
+            synced.map_err(|error| {
+                reached!("log.sync-failed");
+                explain(error)
+            })?;
+            crash_point!("log.synced-not-acknowledged").await;
             metrics::histogram!("holdfast_log_sync_seconds").record(started.elapsed().as_secs_f64());
             metrics::histogram!("holdfast_log_batch_entries").record(entries as f64);
         }
         match self.fatal.reason() {
-            Some(reason) => Err(reason),
+            Some(reason) => {
+                reached!("log.failed-elsewhere-during-sync");
+                Err(reason)
+            }
             None => Ok(()),
         }
     }
@@ -251,6 +316,7 @@ impl Writer {
             request.done.report(Err(io::Error::other(why.clone())));
         }
         while let Some(request) = self.requests.recv().await {
+            reached!("log.refused-after-failure");
             request.done.report(Err(io::Error::other(why.clone())));
         }
     }

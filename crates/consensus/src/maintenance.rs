@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_markers::{crash_point, reached};
 use holdfast_types::NodeId;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
@@ -59,6 +60,7 @@ pub(crate) async fn watch_leadership(
             metrics::gauge!("holdfast_raft_is_leader").set(f64::from(u8::from(is_me)));
             metrics::gauge!("holdfast_raft_term").set(term as f64);
             tracing::info!(term, leader, is_me, "leadership changed");
+            crash_point!("leadership.changed").await;
         }
         if is_me && !sender.borrow().ready {
             if let Ok(point) = barrier.pass(Instant::now() + barrier_ttl).await
@@ -72,6 +74,7 @@ pub(crate) async fn watch_leadership(
             }
             // Look again whether or not it passed: the term may have ended meanwhile.
             if !sender.borrow().ready {
+                reached!("leadership.own-barrier-missed");
                 tokio::time::sleep(Duration::from_millis(5)).await;
                 continue;
             }
@@ -101,6 +104,7 @@ pub(crate) async fn watch_recovery(raft: Raft, tail: Option<u64>, recovered: wat
             recovered.send_replace(true);
             return;
         }
+        reached!("recovery.waited");
         if receiver.changed().await.is_err() {
             return;
         }
@@ -121,6 +125,7 @@ pub(crate) async fn probe_staleness(barrier: Barrier, every: Duration) {
 /// A node that has failed neither votes nor leads nor says that it is alive, whoever noticed the failure.
 pub(crate) async fn stop_when_fatal(raft: Raft, fatal: FatalSink) {
     fatal.wait().await;
+    reached!("raft.stopped-by-failure");
     if let Err(error) = raft.shutdown().await {
         tracing::warn!(%error, "raft did not stop cleanly");
     }
@@ -166,7 +171,9 @@ impl Maintenance {
                 drop(self.raft.trigger().purge_log(upto).await);
             }
             self.note_own(&metrics);
-            if stored_at.elapsed() >= STORE_EVERY && self.fatal.reason().is_none() {
+            // A stalled engine would hold up this round; this can wait.
+            let idle = self.writer.sync_age().is_none();
+            if stored_at.elapsed() >= STORE_EVERY && idle && self.fatal.reason().is_none() {
                 stored_at = Instant::now();
                 if let Err(error) = self.acknowledged.store() {
                     self.fatal
@@ -215,9 +222,10 @@ impl Maintenance {
             return;
         }
         let Some(to) = best_successor(metrics) else { return };
+        reached!("leadership.handed-over-for-slow-disk");
         tracing::warn!(
             to,
-            "the disk has not finished a sync for {limit:?}; handing leadership over"
+            "the disk has not finished a write or a sync for {limit:?}; handing leadership over"
         );
         metrics::counter!("holdfast_raft_slow_disk_handovers_total").increment(1);
         *handed_over_at = Some(Instant::now());
@@ -241,6 +249,7 @@ impl Maintenance {
                     return;
                 }
                 *began = Instant::now();
+                reached!("membership.half-done-change-finished");
                 tracing::info!("finishing a membership change that was left half done");
                 let raft = self.raft.clone();
                 tokio::spawn(async move {
@@ -275,6 +284,9 @@ fn purge_upto(metrics: &RaftMetrics<TypeConfig>, config: &ConsensusConfig) -> Op
         .map(|(_, matched)| matched.map_or(0, |id| id.index))
         .min();
     if let Some(needed) = needed {
+        if needed < applied.saturating_sub(config.log_entries_kept_max) {
+            reached!("log.purged-past-a-laggard");
+        }
         upto = upto.min(needed.max(applied.saturating_sub(config.log_entries_kept_max)));
     }
     let upto = upto.min(snapshot);

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use holdfast_markers::{crash_point, reached};
 use holdfast_types::NodeId;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, PreconditionFailed, RaftError};
@@ -74,6 +75,7 @@ impl Change {
             let found = show_id(metrics.membership_config.log_id().as_ref());
             // So that "03-1" and "3-1" are the same.
             if show_id(parse_id(expected)?.as_ref()) != found {
+                reached!("membership.not-as-expected");
                 return Err(MembershipError::Changed {
                     expected: expected.clone(),
                     found,
@@ -176,12 +178,17 @@ impl Change {
                 if behind <= CAUGHT_UP_ENTRIES {
                     return Ok(());
                 }
+                reached!("membership.waited-for-catch-up");
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         };
         match timeout_at(self.deadline, caught_up).await {
-            Ok(result) => result,
+            Ok(result) => {
+                crash_point!("membership.caught-up").await;
+                result
+            }
             Err(_) => {
+                reached!("membership.not-caught-up");
                 let behind = self.behind(id)?;
                 Err(MembershipError::Refused(format!(
                     "node {id} is still {behind} log entries behind; wait until it has caught up"
@@ -240,11 +247,17 @@ impl Change {
             last_membership_log_id: before,
         };
         let raft = self.raft.clone();
-        let task =
-            tokio::spawn(async move { raft.change_membership_if(members, retain, [precondition]).await });
+        let task = tokio::spawn(async move {
+            let changed = raft.change_membership_if(members, retain, [precondition]).await;
+            crash_point!("membership.change-ended").await;
+            changed
+        });
         let unknown = |why: String| MembershipError::Unknown { why };
         let error = match timeout_at(self.deadline, task).await {
-            Err(_) => return Err(unknown("the deadline passed first; it goes on".into())),
+            Err(_) => {
+                reached!("membership.change-outlived-caller");
+                return Err(unknown("the deadline passed first; it goes on".into()));
+            }
             Ok(Err(join)) => return Err(unknown(join.to_string())),
             Ok(Ok(Ok(response))) => return Ok(show_id(Some(&response.log_id))),
             Ok(Ok(Err(error))) => error,
@@ -267,7 +280,10 @@ impl Change {
             }
             RaftError::APIError(ClientWriteError::ChangeMembershipError(
                 ChangeMembershipError::InProgress(_),
-            )) => Err(MembershipError::Busy),
+            )) => {
+                reached!("membership.busy");
+                Err(MembershipError::Busy)
+            }
             RaftError::APIError(ClientWriteError::ChangeMembershipError(error)) => {
                 Err(MembershipError::Refused(error.to_string()))
             }
@@ -342,11 +358,12 @@ pub(crate) async fn transfer_leadership(
                 });
             }
             Err(_) if Instant::now() >= deadline => {
+                reached!("leadership.not-taken-over");
                 return Err(MembershipError::Unknown {
                     why: format!("node {target} has not taken over in time"),
                 });
             }
-            Err(_) => {}
+            Err(_) => reached!("leadership.offered-again"),
         }
     }
 }

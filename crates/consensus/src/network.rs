@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
+use holdfast_markers::{crash_point, reached};
 use holdfast_types::NodeId;
 use holdfast_wire::internal as wire;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Timeout, Unreachable};
@@ -110,6 +111,7 @@ impl Network {
         let message = format!("node {} at {}: {status}", self.target, self.addresses.peer);
         match status.code() {
             Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
+                reached!("network.refused-by-peer");
                 // Not a passing trouble: someone else answers at that address.
                 tracing::warn!(message, "a peer refuses this node");
                 RPCError::Unreachable(Unreachable::from_string(message))
@@ -188,6 +190,7 @@ impl Network {
                     Err(_) => {
                         let oldest = lock(&unanswered).front().copied();
                         if oldest.is_some_and(|sent| sent.elapsed() >= ttl) {
+                            reached!("network.replication-unanswered");
                             return Some((Err(this.timed_out(RPCTypes::AppendEntries, ttl)), None));
                         }
                         continue;
@@ -199,7 +202,10 @@ impl Network {
                         this.note_matched(term, matched.as_ref());
                         Some((Ok(Ok(matched)), Some((this, replies, unanswered))))
                     }
-                    Ok(Some(refused)) => Some((Ok(refused), None)),
+                    Ok(Some(refused)) => {
+                        reached!("network.replication-refused");
+                        Some((Ok(refused), None))
+                    }
                     Ok(None) => None,
                     Err(status) => Some((Err(this.error(&status)), None)),
                 };
@@ -296,11 +302,19 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let answer = self.call(RPCTypes::InstallSnapshot, ttl, client.install_snapshot(chunks));
         let reply = tokio::select! {
             biased;
-            closed = cancel => return Err(closed.into()),
+            closed = cancel => {
+                reached!("snapshot.send-cancelled");
+                return Err(closed.into());
+            }
             reply = answer => reply,
         };
         if let Some(why) = lock(&failure).take() {
+            reached!("snapshot.not-readable");
             return Err(NetworkError::from_string(format!("the snapshot could not be read: {why}")).into());
+        }
+        match &reply {
+            Ok(_) => reached!("snapshot.sent"),
+            Err(_) => reached!("snapshot.send-failed"),
         }
         let vote = convert::vote_from_wire(reply?.vote).map_err(|status| self.error(&status))?;
         Ok(SnapshotResponse::new(vote))
@@ -421,6 +435,7 @@ fn chunks(
                     return None;
                 }
             };
+            crash_point!("snapshot.sending").await;
             Some((wire::SnapshotChunk { part: Some(part) }, state))
         }
     })

@@ -9,6 +9,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures::StreamExt;
 use futures::stream::BoxStream;
+use holdfast_markers::{crash_point, reached};
 use holdfast_storage::engine::Engine;
 use holdfast_types::{Family, NodeId};
 use holdfast_wire::internal as wire;
@@ -24,6 +25,7 @@ use crate::codec::{self, Directory};
 use crate::convert;
 use crate::identity::OtherDirectory;
 use crate::log_store::LogStore;
+use crate::log_writer::writes_flow;
 use crate::peers::Peers;
 use crate::runtime::timeout;
 use crate::snapshot::{self, SnapshotData, chunk_checksum};
@@ -76,10 +78,12 @@ impl PeerService {
     fn check(&self, header: Option<wire::PeerHeader>) -> Result<(), Status> {
         let config = &self.inner.peers.config;
         if let Some(reason) = self.inner.fatal.reason() {
+            reached!("peer.silent-after-failure");
             return Err(Status::unavailable(format!("this node has failed: {reason}")));
         }
         let header = header.ok_or_else(|| Status::invalid_argument("the header is missing"))?;
         if header.cluster_id[..] != config.cluster_id.0.as_bytes()[..] {
+            reached!("peer.stranger-refused");
             return Err(Status::failed_precondition(format!(
                 "node {} here is a member of cluster {}, not of the caller's; check the addresses",
                 config.node_id, config.cluster_id
@@ -120,6 +124,7 @@ impl PeerService {
             )
         };
         if !header.to_directory.is_empty() && header.to_directory[..] != directories.own {
+            reached!("peer.told-that-wiped");
             fatal.report(wiped(config.node_id));
             return Err(Status::failed_precondition(wiped(config.node_id)));
         }
@@ -127,7 +132,10 @@ impl PeerService {
             .map_err(|_| Status::invalid_argument("the sender's directory is missing"))?;
         match directories.meet(header.from_node, from) {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(OtherDirectory)) => Err(Status::failed_precondition(wiped(header.from_node))),
+            Ok(Err(OtherDirectory)) => {
+                reached!("peer.wiped-refused");
+                Err(Status::failed_precondition(wiped(header.from_node)))
+            }
             Err(error) => {
                 fatal.report(format!("remembering a peer failed: {error}"));
                 Err(Status::unavailable(error.to_string()))
@@ -185,12 +193,10 @@ impl PeerService {
             return Err(Status::invalid_argument("a snapshot starts with its header"));
         };
         self.check(start.header.take())?;
-        let guard = self
-            .inner
-            .staging
-            .clone()
-            .try_lock_owned()
-            .map_err(|_| Status::aborted("another snapshot is being received; try again"))?;
+        let guard = self.inner.staging.clone().try_lock_owned().map_err(|_| {
+            reached!("snapshot.second-refused");
+            Status::aborted("another snapshot is being received; try again")
+        })?;
         snapshot::clear_staged(engine, shard).map_err(storage)?;
 
         let mut count = 0_u64;
@@ -219,12 +225,15 @@ impl PeerService {
                         last = Some(this);
                     }
                     let rows = rows.rows.into_iter().map(|row| (row.key, row.value));
+                    writes_flow(engine).await;
                     snapshot::stage(engine, shard, family, rows).map_err(storage)?;
+                    crash_point!("snapshot.chunk-staged").await;
                 }
                 Some(Part::End(end)) => {
                     if end.rows != count || end.digest[..] != digest.finalize().as_bytes()[..] {
                         return Err(Status::data_loss("a snapshot is not whole"));
                     }
+                    crash_point!("snapshot.received").await;
                     return Ok((start, SnapshotData::Incoming(guard)));
                 }
                 Some(Part::Start(_)) => return Err(Status::invalid_argument("a snapshot starts but once")),
@@ -340,7 +349,8 @@ impl peer_service_server::PeerService for PeerService {
         &self,
         request: Request<Streaming<wire::SnapshotChunk>>,
     ) -> Result<Response<wire::SnapshotReply>, Status> {
-        let (start, snapshot) = self.receive(request.into_inner()).await?;
+        let received = self.receive(request.into_inner()).await;
+        let (start, snapshot) = received.inspect_err(|_| reached!("snapshot.not-received"))?;
         let vote = convert::vote_from_wire(start.vote)?;
         let last_membership = codec::decode::<StoredMembership>(&start.membership)
             .map_err(|error| Status::data_loss(error.to_string()))?;
@@ -380,11 +390,15 @@ impl peer_service_server::PeerService for PeerService {
         {
             Ok(()) => Kind::Accepted(wire::TransferAccepted {}),
             Err(TransferLeaderError::VoteChanged { actual, .. }) => {
+                reached!("leadership.offer-outdated");
                 Kind::VoteChanged(convert::vote_to_wire(&actual))
             }
-            Err(TransferLeaderError::LogNotFlushed { actual, .. }) => Kind::LogNotFlushed(wire::Matched {
-                log_id: actual.as_ref().map(convert::log_id_to_wire),
-            }),
+            Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
+                reached!("leadership.offered-before-log");
+                Kind::LogNotFlushed(wire::Matched {
+                    log_id: actual.as_ref().map(convert::log_id_to_wire),
+                })
+            }
         };
         Ok(Response::new(wire::TransferLeaderReply { result: Some(result) }))
     }
@@ -404,6 +418,7 @@ impl peer_service_server::PeerService for PeerService {
             }),
             Ok(Err(LeaderError::Failed(why))) => return Err(Status::unavailable(why)),
             Err(_) => {
+                reached!("peer.read-index-late");
                 return Err(Status::deadline_exceeded(
                     "no quorum confirmed the leader in time",
                 ));

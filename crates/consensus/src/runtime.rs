@@ -4,7 +4,9 @@
 //! openraft's own tokio adapter names the real tokio, so it cannot run in a simulation. This one passes
 //! openraft-rt's suite. Two deliberate differences: `spawn_blocking` runs the function in place instead of
 //! starting a thread (nothing behind this seam blocks: the engine has its own threads), and
-//! `timeout` is written out, because the simulator has no `timeout_at`.
+//! `timeout` is written out, because the simulator has no `timeout_at`. One addition: whatever openraft starts
+//! inside [`raising`], and whatever that starts, is watched, so that a panic in it ends the node. openraft itself
+//! only lets go of the task, and the node would go on answering health checks and stale reads.
 
 use std::fmt;
 use std::future::Future;
@@ -19,6 +21,18 @@ use openraft_rt::{
 };
 use pin_project_lite::pin_project;
 use tokio::sync as tokio_sync;
+
+use crate::FatalSink;
+
+tokio::task_local! {
+    /// Whom a panic of the current task is reported to.
+    static PANICS: FatalSink;
+}
+
+/// Runs something that starts tasks of openraft's, so that their panics are reported.
+pub(crate) async fn raising<F: Future>(fatal: &FatalSink, future: F) -> F::Output {
+    PANICS.scope(fatal.clone(), future).await
+}
 
 /// Runs `future` until `deadline`. (The simulator's `time` has no `timeout_at`.)
 pub(crate) async fn timeout_at<F: Future>(
@@ -135,7 +149,10 @@ impl AsyncRuntime for Runtime {
         T: Future + OptionalSend + 'static,
         T::Output: OptionalSend + 'static,
     {
-        tokio::spawn(future)
+        match PANICS.try_with(FatalSink::clone) {
+            Ok(fatal) => tokio::spawn(PANICS.scope(fatal.clone(), fatal.guard("raft", future))),
+            Err(_) => tokio::spawn(future),
+        }
     }
 
     fn sleep(duration: Duration) -> Self::Sleep {
@@ -372,5 +389,18 @@ mod tests {
     #[test]
     fn passes_the_suite_of_openraft_rt() {
         openraft_rt::testing::Suite::<Runtime>::test_all();
+    }
+
+    #[cfg(not(madsim))]
+    #[tokio::test]
+    async fn a_panic_in_a_task_of_a_task_is_reported() {
+        let fatal = FatalSink::new();
+        let starts = async {
+            let inner = Runtime::spawn(async { Runtime::spawn(async { panic!("oh") }).await });
+            inner.await.unwrap()
+        };
+        let ended: Result<(), _> = raising(&fatal, starts).await;
+        assert!(ended.unwrap_err().is_panic());
+        assert!(fatal.reason().unwrap().contains("raft panicked (oh)"));
     }
 }

@@ -18,6 +18,7 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use holdfast_markers::{crash_point, planted, reached};
 use holdfast_storage::engine::{Batch, Direction, Engine, EngineError, Row, View};
 use holdfast_types::{Family, ShardId};
 use openraft::storage::{RaftSnapshotBuilder, Snapshot};
@@ -52,7 +53,9 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
     async fn build_snapshot(
         &mut self,
     ) -> Result<Snapshot<LeaderTerm, u64, crate::PeerAddresses, SnapshotData>, io::Error> {
+        crash_point!("snapshot.not-flushed").await;
         self.engine.flush().await.map_err(io::Error::other)?;
+        crash_point!("snapshot.flushed-not-purged").await;
         let view = self.view.take().unwrap_or_else(|| self.engine.view());
         Ok(Snapshot {
             meta: self.meta.clone(),
@@ -159,14 +162,19 @@ pub(crate) async fn mark_installing(
     mark: &Installing,
 ) -> Result<(), EngineError> {
     engine.sync().await?;
+    crash_point!("install.staged").await;
     let mut batch = Batch::default();
     batch.put(Family::RaftMeta, keys::installing(shard), codec::encode(mark));
     engine.write(batch)?;
-    engine.sync().await.map(drop)
+    crash_point!("install.mark-not-synced").await;
+    engine.sync().await?;
+    crash_point!("install.marked").await;
+    Ok(())
 }
 
-/// Finishes an install if one was marked, else throws away what was staged. Must run before Raft does.
-pub(crate) async fn finish_install(engine: &dyn Engine, shard: ShardId) -> io::Result<()> {
+/// Finishes an install if one was marked, else throws away what was staged. Must run before Raft does. Returns
+/// whether one was marked.
+pub(crate) async fn finish_install(engine: &dyn Engine, shard: ShardId) -> io::Result<bool> {
     let view = engine.view();
     let mark = view
         .get(Family::RaftMeta, &keys::installing(shard))
@@ -182,35 +190,49 @@ pub(crate) async fn finish_install(engine: &dyn Engine, shard: ShardId) -> io::R
             )
             .next();
         return match leftover {
-            Some(_) => clear_staged(engine, shard).map_err(io::Error::other),
-            None => Ok(()),
+            Some(_) => {
+                reached!("snapshot.staged-thrown-away");
+                clear_staged(engine, shard)
+                    .map(|()| false)
+                    .map_err(io::Error::other)
+            }
+            None => Ok(false),
         };
     };
     let mark: Installing = codec::decode(&mark).map_err(io::Error::other)?;
-
-    let mut clear = Batch::default();
-    for family in Family::STATE {
-        clear.delete_range(family, Bytes::new(), keys::above_all());
-    }
-    engine.write(clear).map_err(io::Error::other)?;
-    ingest_staged(engine, &*view, shard).await?;
 
     let mut done = Batch::default();
     if let Some(last) = &mark.last_log_id {
         done.put(Family::Meta, keys::applied(shard), codec::encode(last));
     }
-    done.put(
-        Family::Meta,
-        keys::membership(shard),
-        codec::encode(&mark.membership),
-    );
+    if !planted!("membership-lost-on-snapshot-install") {
+        done.put(
+            Family::Meta,
+            keys::membership(shard),
+            codec::encode(&mark.membership),
+        );
+    }
     done.delete(Family::RaftMeta, keys::installing(shard));
     let (from, to) = keys::staged_range(shard);
     done.delete_range(Family::RaftMeta, from, to);
+
+    let mut clear = Batch::default();
+    for family in Family::STATE {
+        clear.delete_range(family, Bytes::new(), keys::above_all());
+    }
+    if planted!("half-an-install-accepted") {
+        clear.ops.extend(done.ops.iter().cloned());
+    }
+    engine.write(clear).map_err(io::Error::other)?;
+    crash_point!("install.cleared").await;
+    ingest_staged(engine, &*view, shard).await?;
+    crash_point!("install.ingested").await;
+
     engine.write(done).map_err(io::Error::other)?;
+    crash_point!("install.done-not-synced").await;
     engine.sync().await.map_err(io::Error::other)?;
     tracing::info!(last_log_id = ?mark.last_log_id, "installed a snapshot");
-    Ok(())
+    Ok(true)
 }
 
 /// Copies staged rows to their families, a bounded amount at a time.
@@ -242,6 +264,7 @@ async fn ingest_staged(engine: &dyn Engine, view: &dyn View, shard: ShardId) -> 
         }
         let Some(last) = last else { return Ok(()) };
         engine.ingest(families).await.map_err(io::Error::other)?;
+        crash_point!("install.partly-ingested").await;
         from = last;
     }
 }

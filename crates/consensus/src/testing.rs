@@ -26,7 +26,7 @@ where
         let (guard, engine) = (self.0)().await;
         let shard = ShardId(0);
         let fatal = FatalSink::new();
-        let writer = LogWriter::start(engine.clone(), fatal.clone(), 1 << 20);
+        let writer = LogWriter::start(engine.clone(), fatal.clone());
         // A cache of nothing: what is written is read from the engine.
         let log = LogStore::open(engine.clone(), writer, shard, 0).map_err(read_failed)?;
         let (machine, _) = StateMachine::open(engine, shard, log.clone(), fatal).map_err(read_failed)?;

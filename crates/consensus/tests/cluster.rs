@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_consensus::{
-    BarrierError, ConsensusConfig, FatalSink, Group, MemberRole, MembershipError, ProposeError, Role,
-    StartError,
+    BarrierError, ConsensusConfig, FatalSink, Group, LogWriter, MemberRole, MembershipError, ProposeError,
+    Role, StartError,
 };
-use holdfast_storage::engine::Engine;
+use holdfast_storage::engine::{Engine, Stall};
 use holdfast_storage::faulty::FaultyDisk;
 use holdfast_types::ClusterId;
 use support::{CLUSTER, Cluster, Node, put, soon};
@@ -266,7 +266,12 @@ async fn leadership_is_handed_over_on_request_and_by_a_stuck_disk() {
     );
     let refused = cluster.group(leader).transfer_leadership(None, soon()).await;
     assert_eq!(refused, Err(MembershipError::NotLeader { leader: Some(to) }));
-    assert_eq!(cluster.leader().await.0, to);
+    // The old one learns it from Raft a moment before its watchers do.
+    let until = soon();
+    while cluster.leader().await.0 != to {
+        assert!(Instant::now() < until, "the old leader still says that it leads");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 
     cluster.nodes[&to]
         .disk
@@ -344,11 +349,9 @@ async fn a_directory_keeps_its_owner_and_strangers_are_refused() {
     node.start(defaults).await;
     let start = |cluster_id, node_id| {
         let engine: Arc<dyn Engine> = Arc::new(node.disk.open().unwrap());
-        Group::start(
-            ConsensusConfig::new(cluster_id, node_id),
-            engine,
-            FatalSink::new(),
-        )
+        let fatal = FatalSink::new();
+        let writer = LogWriter::start(engine.clone(), fatal.clone());
+        Group::start(ConsensusConfig::new(cluster_id, node_id), engine, writer, fatal)
     };
     let error = start(ClusterId(Uuid::from_u128(7)), 1).await.unwrap_err();
     assert!(matches!(error, StartError::OtherCluster { .. }), "{error}");
@@ -459,4 +462,36 @@ async fn a_node_put_back_from_an_older_copy_helps_nobody_to_win() {
         cluster.read(third, "after the copy 19").await.as_deref(),
         Some("v")
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_engine_has_stopped_writes_hands_over() {
+    let cluster = Cluster::found(defaults).await;
+    let (leader, term) = cluster.leader().await;
+    cluster.write("k", "v").await;
+    let stall = |stall| {
+        cluster.nodes[&leader]
+            .disk
+            .configure(|faults| faults.stall = stall)
+    };
+    stall(Stall::Stopped);
+    let group = cluster.group(leader).clone();
+    let held_up = tokio::spawn(async move { group.propose(put("k", "w"), term, soon()).await });
+    let others: Vec<_> = (1..=3).filter(|id| *id != leader).collect();
+    let until = soon();
+    while !others
+        .iter()
+        .any(|id| cluster.group(*id).leadership().borrow().ready)
+    {
+        assert!(Instant::now() < until, "nobody took over");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(cluster.group(leader).status().sync_age_ms.is_some());
+    stall(Stall::None);
+    let result = held_up.await.unwrap();
+    assert!(
+        !matches!(result, Err(ProposeError::NotAppended { .. })),
+        "{result:?}"
+    );
+    cluster.assert_equal().await;
 }

@@ -8,9 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_consensus::{ConsensusConfig, EncodedCommand, FatalSink, Group, PeerAddresses};
+use holdfast_consensus::{ConsensusConfig, EncodedCommand, FatalSink, Group, LogWriter, PeerAddresses};
 use holdfast_machine::{Body, Command, Mutation, State, Write};
 use holdfast_storage::command;
+use holdfast_storage::engine::Engine;
 use holdfast_storage::faulty::FaultyDisk;
 use holdfast_types::{ClusterId, Family, Millis, NodeId, ShardEpoch};
 use madsim::runtime::{Handle, NodeHandle, Runtime};
@@ -38,9 +39,11 @@ fn member(id: NodeId, members: BTreeMap<NodeId, PeerAddresses>) -> Member {
         .init(move || {
             let (disk, slot, members) = (its_disk.clone(), its_group.clone(), members.clone());
             async move {
-                let engine = Arc::new(disk.open().unwrap());
+                let engine: Arc<dyn Engine> = Arc::new(disk.open().unwrap());
+                let fatal = FatalSink::new();
+                let writer = LogWriter::start(engine.clone(), fatal.clone());
                 let config = ConsensusConfig::new(ClusterId(Uuid::from_u128(1)), id);
-                let group = Group::start(config, engine, FatalSink::new()).await.unwrap();
+                let group = Group::start(config, engine, writer, fatal).await.unwrap();
                 *slot.lock().unwrap() = Some(group.clone());
                 let founder = group.clone();
                 tokio::spawn(async move { drop(founder.initialize(members).await) });

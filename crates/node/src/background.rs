@@ -13,6 +13,7 @@ use std::time::Duration;
 use holdfast_accounts::{DueAction, Operation, Request};
 use holdfast_consensus::EncodedCommand;
 use holdfast_machine::{Body, Command, Reply};
+use holdfast_markers::reached;
 use holdfast_storage::engine::Stall;
 use holdfast_storage::{command, schema};
 use holdfast_types::{Actor, Bucket, Caller, Millis};
@@ -61,29 +62,40 @@ const REPORT: Duration = Duration::from_millis(500);
 
 /// Starts all duties.
 pub(crate) fn start(core: &Arc<Core>, health: &Health) -> Vec<tokio::task::JoinHandle<()>> {
-    let found = tokio::spawn(lead(core.clone(), TICK, |core| async move {
-        found_realm(&core).await
-    }));
-    let tick = tokio::spawn(lead(core.clone(), TICK, |core| async move { tick(&core).await }));
-    let sweep = tokio::spawn(lead(
-        core.clone(),
-        SWEEP,
-        |core| async move { purge_due(&core).await },
-    ));
-    let trim = tokio::spawn(lead(core.clone(), TRIM, |core| async move { trim(&core).await }));
-    let roster = tokio::spawn(lead(core.clone(), SWEEP, |core| async move {
-        roster::keep(&core).await
-    }));
     vec![
-        found,
-        tick,
-        sweep,
-        trim,
-        roster,
-        tokio::spawn(expire(core.clone())),
-        tokio::spawn(measure(core.clone(), health.clone())),
-        tokio::spawn(compare_clocks(core.clone())),
+        duty(core, "founding the realm", {
+            lead(core.clone(), TICK, |core| async move { found_realm(&core).await })
+        }),
+        duty(core, "the log clock", {
+            lead(core.clone(), TICK, |core| async move { tick(&core).await })
+        }),
+        duty(core, "purging accounts", {
+            lead(core.clone(), SWEEP, |core| async move { purge_due(&core).await })
+        }),
+        duty(core, "trimming history", {
+            lead(core.clone(), TRIM, |core| async move { trim(&core).await })
+        }),
+        duty(core, "the roster", {
+            lead(
+                core.clone(),
+                SWEEP,
+                |core| async move { roster::keep(&core).await },
+            )
+        }),
+        duty(core, "expiring requests", expire(core.clone())),
+        duty(core, "measuring", measure(core.clone(), health.clone())),
+        duty(core, "comparing clocks", compare_clocks(core.clone())),
+        duty(core, "joining", roster::until_joined(core.clone())),
     ]
+}
+
+/// Starts a duty. Without one of them the node would go wrong slowly, so a panic in it is fatal.
+fn duty(
+    core: &Core,
+    what: &'static str,
+    task: impl Future<Output = ()> + Send + 'static,
+) -> tokio::task::JoinHandle<()> {
+    tokio::spawn(core.fatal.clone().guard(what, task))
 }
 
 /// Runs a duty again and again while this node leads.
@@ -118,6 +130,7 @@ async fn propose(core: &Core, body: Body) -> bool {
     match core.group.propose(encoded, term, Instant::now() + PROPOSAL).await {
         Ok(committed) => matches!(committed.reply, Reply::Applied { .. }),
         Err(error) => {
+            reached!("background.proposal-failed");
             tracing::debug!(%error, "a duty's proposal came to nothing");
             false
         }
@@ -184,9 +197,13 @@ async fn purge_due(core: &Arc<Core>) {
             deadline: Deadline::after(PROPOSAL),
         };
         match driver::run(core, request, &call, None).await {
-            Ok(_) => metrics::counter!("holdfast_purged_accounts_total").increment(1),
+            Ok(_) => {
+                reached!("background.purged");
+                metrics::counter!("holdfast_purged_accounts_total").increment(1);
+            }
             // Another node's turn, or this one's later.
             Err(failure) if failure.may_have_applied() || not_now(failure.reason()) => {
+                reached!("background.purge-put-off");
                 tracing::debug!(reason = ?failure.reason(), "a purge came to nothing; the next sweep tries again");
                 return;
             }
@@ -386,6 +403,7 @@ async fn compare_clocks(core: Arc<Core>) {
             let asked = core.clock.now();
             if let Ok(Ok(report)) = tokio::time::timeout(REPORT, client.report(request)).await {
                 let report = report.into_inner();
+                roster::heed(&core, &report);
                 // The peer read its clock about half way through.
                 let middle = (asked.0 + core.clock.now().0) / 2;
                 ahead_ms.push(report.wall_ms as i64 - middle as i64);
@@ -395,6 +413,7 @@ async fn compare_clocks(core: Arc<Core>) {
         core.disk.peers_nearly_full(disks_nearly_full, members.len());
         core.clock_guard.measured(ahead_ms, members.len());
         if !core.clock_guard.trusted() && core.leadership().is_me {
+            reached!("clock.leadership-given-up");
             tracing::warn!(
                 ahead_ms = core.clock_guard.offset_ms(),
                 "this clock is far from its peers': leadership is handed over"

@@ -14,8 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_consensus::{
-    self as consensus, ConsensusConfig, FatalSink, Group, InitializeError, PeerAddresses,
+    self as consensus, ConsensusConfig, FatalSink, Group, InitializeError, LogWriter, PeerAddresses,
 };
+use holdfast_markers::{crash_point, reached};
 use holdfast_storage::engine::Engine;
 use holdfast_types::{Clock, NodeId};
 use holdfast_wire::internal::forward_service_server::ForwardServiceServer;
@@ -70,6 +71,34 @@ pub enum StartError {
         /// The node id.
         node: NodeId,
     },
+    /// This node was a member and is none any more.
+    #[error(
+        "node {node} was removed from its cluster, by membership {membership}; a node id is never used again. To \
+         bring the machine back, give it a new node id and an empty data directory, leave out \
+         cluster.initial_members, and add it with `holdfast cluster add-learner`"
+    )]
+    Removed {
+        /// The node id.
+        node: NodeId,
+        /// The first membership seen without it.
+        membership: String,
+    },
+    /// The other founders belong to another cluster.
+    #[error(
+        "this node is configured for cluster {configured}, but {peer} belongs to cluster {found}. If this node is \
+         meant for that cluster, set cluster.id to {found}; if not, correct the addresses in \
+         cluster.initial_members. It has not joined any cluster, so delete {data_dir} before you start it again"
+    )]
+    OtherCluster {
+        /// The cluster in the configuration.
+        configured: String,
+        /// Who says otherwise.
+        peer: String,
+        /// That one's cluster.
+        found: String,
+        /// The directory that was begun for the wrong cluster.
+        data_dir: String,
+    },
     /// The founding members make no sense.
     #[error("the cluster cannot be founded: {0}")]
     Found(String),
@@ -117,9 +146,11 @@ pub async fn start(
     let addresses = listeners.addresses();
 
     let fatal = FatalSink::new();
+    let writer = LogWriter::start(engine.clone(), fatal.clone());
     let group = Group::start(
         consensus_config(&config, tls.as_ref()),
         engine.clone(),
+        writer,
         fatal.clone(),
     )
     .await?;
@@ -214,11 +245,14 @@ impl NodeHandle {
         let core = &self.core;
         if core.fatal.reason().is_none() {
             hand_over(core, Instant::now() + HAND_OVER).await;
+            crash_point!("stop.handed-over").await;
         }
         core.lifecycle.advance(Phase::Stopping);
         if core.fatal.reason().is_none() {
             let left = core.tasks.idle(Deadline::after(DRAIN)).await;
+            crash_point!("stop.drained").await;
             if left > 0 {
+                reached!("stop.work-left");
                 tracing::warn!(
                     left,
                     "work is left that did not end in time; its callers see an unknown outcome"
@@ -230,6 +264,7 @@ impl NodeHandle {
             task.abort();
         }
         core.group.shutdown().await;
+        crash_point!("stop.left-the-group").await;
         let close = Deadline::after(CLOSE);
         for mut server in take(&self.servers) {
             if tokio::time::timeout(close.left(), &mut server).await.is_err() {
@@ -377,6 +412,7 @@ async fn found(core: &Core) -> Result<(), StartError> {
         .collect();
     match core.group.initialize(members).await {
         Ok(()) => {
+            crash_point!("start.founded").await;
             tracing::info!("this node has founded its part of a new cluster");
             Ok(())
         }

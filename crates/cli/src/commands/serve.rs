@@ -3,6 +3,7 @@
 //! Settings come in layers, each overriding the one before: built-in defaults, the TOML file, environment
 //! variables (`HOLDFAST_RAFT__HEARTBEAT_MS` for `raft.heartbeat_ms`), `--set`, and the flags.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -72,6 +73,7 @@ pub(crate) fn run(serve: &Serve, format: Format) -> Result<(), Failure> {
             )
         });
     }
+    make_data_dir(&config.node.data_dir)?;
     start_logging(&config)?;
     log_panics();
     raise_open_files();
@@ -80,10 +82,31 @@ pub(crate) fn run(serve: &Serve, format: Format) -> Result<(), Failure> {
         .thread_name("holdfast")
         .build()
         .map_err(|error| Failure::io("cannot start the runtime", &error))?;
-    let ended = runtime.block_on(serve_until_told(config));
+    // The hook has said where.
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve_until_told(config))))
+        .unwrap_or_else(|_| Err(Failure::new(Exit::Internal, "the node stopped by a defect; start it again")));
     // Blocking work that hangs (a disk that does not answer) must not keep a stopped node from exiting.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     ended
+}
+
+/// A directory that cannot be made is a mistake in the configuration, not a reason to fear for data.
+fn make_data_dir(path: &Path) -> Result<(), Failure> {
+    std::fs::create_dir_all(path).map_err(|error| {
+        Failure::usage(format!(
+            "node.data_dir: {} cannot be made a directory: {error}",
+            path.display()
+        ))
+        .hint("is the path right, and may this user write there?")
+    })?;
+    let usable = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
+    rustix::fs::access(path, usable).map_err(|error| {
+        Failure::usage(format!(
+            "node.data_dir: {} cannot be written: {error}",
+            path.display()
+        ))
+        .hint("may this user write there, and is the file system mounted for writing?")
+    })
 }
 
 /// Merges the layers.
@@ -165,29 +188,22 @@ fn start_logging(config: &Config) -> Result<(), Failure> {
     installed.map_err(|error| Failure::new(Exit::Internal, format!("logging: {error}")))
 }
 
-/// A panic is a defect of ours. It ends the task it happened in; the log gets one line with its place, instead of a
-/// trace on a terminal that nobody watches. One in Raft ends the process: without that task the node would go on
-/// answering health checks and stale reads while it can neither lead nor follow. It recovers when it is started
-/// again.
+/// A panic is a defect of ours. The log gets one line with its place, instead of a trace on a terminal that nobody
+/// watches; `RUST_BACKTRACE=1` adds the trace. What becomes of the node is not decided here: a task that it cannot
+/// do without reports its own end as fatal, and any other takes one call with it.
 fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         let message = panic.payload_as_str().unwrap_or("no message");
+        let trace = std::backtrace::Backtrace::capture();
+        let trace = (trace.status() == std::backtrace::BacktraceStatus::Captured).then(|| trace.to_string());
         tracing::error!(
             place,
             message,
+            trace,
             "a task panicked; this is a defect, please report it"
         );
-        if ends_the_node(&place) {
-            tracing::error!("raft cannot go on in this process; start the node again");
-            std::process::abort();
-        }
     }));
-}
-
-/// Whether a panic at this place leaves the node without consensus.
-fn ends_the_node(place: &str) -> bool {
-    place.contains("openraft") || place.contains("crates/consensus")
 }
 
 /// Lets this process open as many files and connections as the system allows it; the default of many shells is
@@ -250,7 +266,10 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
 fn not_started(error: &StartError) -> Failure {
     let exit = match error {
         StartError::Config(_) | StartError::Transport(_) | StartError::Found(_) => Exit::Usage,
-        StartError::Consensus(_) | StartError::IdUsed { .. } => Exit::Fatal,
+        StartError::Consensus(_)
+        | StartError::IdUsed { .. }
+        | StartError::Removed { .. }
+        | StartError::OtherCluster { .. } => Exit::Fatal,
     };
     Failure::new(exit, error.to_string())
 }
@@ -282,15 +301,6 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_a_panic_in_raft_ends_the_node() {
-        assert!(ends_the_node(
-            "/root/.cargo/registry/src/x/openraft-0.10.0/src/progress/entry/update.rs:104:9"
-        ));
-        assert!(ends_the_node("crates/consensus/src/apply.rs:1:1"));
-        assert!(!ends_the_node("crates/node/src/reads.rs:1:1"));
-    }
 
     fn serve(config: Option<PathBuf>) -> Serve {
         Serve {

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_consensus::{ConsensusConfig, EncodedCommand, FatalSink, Group, PeerAddresses, ProposeError};
+use holdfast_consensus::{
+    ConsensusConfig, EncodedCommand, FatalSink, Group, LogWriter, PeerAddresses, ProposeError,
+};
 use holdfast_machine::{Body, Command, Mutation, Write};
 use holdfast_storage::command;
 use holdfast_storage::engine::Engine;
@@ -84,7 +86,10 @@ impl Node {
         adjust(&mut config);
         let fatal = FatalSink::new();
         let engine: Arc<dyn Engine> = Arc::new(self.disk.open().unwrap());
-        let group = Group::start(config, engine.clone(), fatal.clone()).await.unwrap();
+        let writer = LogWriter::start(engine.clone(), fatal.clone());
+        let group = Group::start(config, engine.clone(), writer, fatal.clone())
+            .await
+            .unwrap();
         let (stop, stopped) = oneshot::channel();
         let server = tonic::transport::Server::builder().add_service(group.peer_service());
         let address = self.address;

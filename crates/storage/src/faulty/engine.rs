@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use holdfast_markers::planted;
 use holdfast_types::Family;
 
 use super::disk::{Disk, Shared};
@@ -87,11 +88,19 @@ impl FaultyEngine {
             disk.faults.fail_next_sync = false;
             disk.unsynced_undefined = true;
             drop(disk);
-            let message = "input/output error".into();
-            return Err(self.fail(EngineError::Io {
+            let error = EngineError::Io {
                 operation: "sync",
-                message,
-            }));
+                message: "input/output error".into(),
+            };
+            // Real disks let themselves be asked again.
+            if planted!("retry-after-failed-sync") {
+                return Err(error);
+            }
+            return Err(self.fail(error));
+        }
+        if disk.unsynced_undefined {
+            // And then they say yes to what is gone, and to all that needs it.
+            return Ok(seq);
         }
         if flush {
             disk.wal_bytes = disk.wal_bytes.saturating_sub(mark.wal_bytes);
@@ -171,7 +180,8 @@ impl Engine for FaultyEngine {
     }
 
     fn stall(&self) -> Stall {
-        self.disk().map_or(Stall::Stopped, |disk| disk.faults.stall)
+        // A dead engine holds nobody up: it refuses.
+        self.disk().map_or(Stall::None, |disk| disk.faults.stall)
     }
 }
 
