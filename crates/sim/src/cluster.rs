@@ -19,9 +19,10 @@ use holdfast_types::NodeId;
 use holdfast_wire::v1;
 use madsim::runtime::{Handle, NodeHandle as MachineHandle};
 use tokio::sync::{Notify, mpsc};
+use tonic::network;
 
 use crate::config::{Configuration, Disk};
-use crate::faults::{Armed, Links};
+use crate::faults::{Armed, Links, weather};
 use crate::trace;
 
 mod clock;
@@ -99,6 +100,7 @@ struct MachineState {
 impl Cluster {
     /// Starts the founders on fresh disks.
     pub fn start(handle: &Handle, configuration: &Configuration) -> Arc<Self> {
+        weather(&configuration.network);
         let (ended, ends) = mpsc::unbounded_channel();
         let cluster = Arc::new(Cluster {
             handle: handle.clone(),
@@ -233,6 +235,7 @@ impl Cluster {
             (paused, state.running.is_some())
         };
         if paused {
+            network::thaw(self.place(id));
             self.handle.resume(self.place(id));
         }
         if !runs {
@@ -333,6 +336,7 @@ impl Cluster {
         let machine = self.machine(id);
         let written = machine.inside.disk.last();
         let kept = machine.inside.disk.crash();
+        network::power_off(machine.place.id());
         machine.end(&self.handle);
         trace::event(
             "cut_power",
@@ -376,6 +380,7 @@ impl Cluster {
         }
         trace::event("restart", &format!("node={id}"));
         machine.end(&self.handle);
+        network::power_on(machine.place.id());
         self.handle.restart(machine.place.id());
     }
 
@@ -384,6 +389,7 @@ impl Cluster {
         let machine = self.machine(id);
         machine.inside.state().held_still += 1;
         self.handle.pause(machine.place.id());
+        network::freeze(machine.place.id());
         trace::event("pause", &format!("node={id}"));
     }
 
@@ -396,6 +402,7 @@ impl Cluster {
             state.held_still == 0
         };
         if go {
+            network::thaw(machine.place.id());
             self.handle.resume(machine.place.id());
             trace::event("resume", &format!("node={id}"));
         }
@@ -439,6 +446,7 @@ impl Machine {
             state.held_still = 0;
         }
         // A paused process is woken to die: the simulator drops what it holds back while it is locked itself.
+        network::thaw(self.place.id());
         handle.resume(self.place.id());
         handle.kill(self.place.id());
     }

@@ -187,6 +187,11 @@ pub enum Fault {
         /// The share of messages lost and sent again.
         loss: f64,
     },
+    /// Network: single requests arrive twice.
+    Duplicates {
+        /// The share of them.
+        share: f64,
+    },
     /// Network: answers of a node reach no client, though it executed the request.
     LoseAnswers {
         /// Whose answers.
@@ -336,6 +341,7 @@ pub const FAULT_KINDS: &[&str] = &[
     "random-clogs",
     "slow",
     "lossy",
+    "duplicates",
     "lose-answers",
     "reset-streams",
     "kill",
@@ -372,6 +378,7 @@ impl Fault {
             Fault::RandomClogs { .. } => "random-clogs",
             Fault::Slow { .. } => "slow",
             Fault::Lossy { .. } => "lossy",
+            Fault::Duplicates { .. } => "duplicates",
             Fault::LoseAnswers { .. } => "lose-answers",
             Fault::ResetStreams { .. } => "reset-streams",
             Fault::Kill { .. } => "kill",
@@ -398,5 +405,16 @@ impl Fault {
             Fault::TriggerSnapshot { .. } => "trigger-snapshot",
             Fault::Reconfigure { .. } => "reconfigure",
         }
+    }
+}
+
+impl Configuration {
+    /// A short name of exactly this configuration (FNV-1a of its stored form): equal names, equal runs.
+    pub fn hash(&self) -> String {
+        let text = toml::to_string(self).unwrap_or_default();
+        let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+        });
+        format!("{hash:016x}")
     }
 }

@@ -31,7 +31,7 @@ use crate::trace;
 
 pub(crate) use crash_points::Armed;
 pub use draw::draw;
-pub(crate) use network::Links;
+pub(crate) use network::{Links, weather};
 
 /// What a fault that is being carried out can reach.
 struct Run {
@@ -56,7 +56,6 @@ pub async fn run(
         seed: configuration.seed,
         counts: Mutex::default(),
     });
-    network::weather(&configuration.network);
     crash_points::listen(&run.cluster);
     let tasks: Vec<_> = configuration
         .faults
@@ -85,7 +84,7 @@ pub async fn heal(cluster: &Arc<Cluster>, client: &Client, configuration: &Confi
     trace::event("heal", &format!("ending={:?}", configuration.ending));
     crash_points::disarm(cluster);
     cluster.links().mend_all();
-    network::weather(&configuration.network);
+    weather(&configuration.network);
     for id in cluster.ids() {
         disk::heal(cluster, id);
         clock::heal(cluster, id);
@@ -121,7 +120,7 @@ pub fn heal_fully(cluster: &Arc<Cluster>) {
 impl Run {
     async fn carry_out(&self, number: u64, scheduled: &Scheduled) {
         let lasting = Duration::from_millis(scheduled.for_ms);
-        let kind = kind(&scheduled.fault);
+        let kind = scheduled.fault.kind();
         trace::event(
             "fault",
             &format!("number={number} kind={kind} for_ms={}", scheduled.for_ms),
@@ -135,6 +134,7 @@ impl Run {
             }
             Fault::Slow { factor } => network::slow(*factor, lasting).await,
             Fault::Lossy { loss } => network::lossy(*loss, lasting).await,
+            Fault::Duplicates { share } => network::duplicates(*share, lasting).await,
             Fault::LoseAnswers { target } => network::lose_answers(self, *target, lasting).await,
             Fault::ResetStreams { target, every_ms } => {
                 network::reset_streams(self, *target, *every_ms, lasting).await
@@ -193,42 +193,5 @@ impl Run {
             }
         };
         found.filter(|id| !self.cluster.is_gone(*id))
-    }
-}
-
-/// What a fault is called in counts and reports.
-pub fn kind(fault: &Fault) -> &'static str {
-    match fault {
-        Fault::Partition { one_way: false, .. } => "partition",
-        Fault::Partition { one_way: true, .. } => "one-way-partition",
-        Fault::Bridge { .. } => "bridge",
-        Fault::RandomClogs { .. } => "random-clogs",
-        Fault::Slow { .. } => "slow",
-        Fault::Lossy { .. } => "lossy",
-        Fault::LoseAnswers { .. } => "lose-answers",
-        Fault::ResetStreams { .. } => "reset-streams",
-        Fault::Kill { .. } => "kill",
-        Fault::CutPower { .. } => "cut-power",
-        Fault::CutPowerAt { .. } => "cut-power-at",
-        Fault::Stop { .. } => "stop",
-        Fault::RestartStorm { .. } => "restart-storm",
-        Fault::Pause { .. } => "pause",
-        Fault::Blackout => "blackout",
-        Fault::LongAbsence { .. } => "long-absence",
-        Fault::SlowSyncs { .. } => "slow-syncs",
-        Fault::StalledSyncs { .. } => "stalled-syncs",
-        Fault::FailedSync { .. } => "failed-sync",
-        Fault::ReadErrors { .. } => "read-errors",
-        Fault::BitFlip { .. } => "bit-flip",
-        Fault::Full { .. } => "full",
-        Fault::ClockOffset { .. } => "clock-offset",
-        Fault::ClockDrift { .. } => "clock-drift",
-        Fault::AddNode => "add-node",
-        Fault::RemoveNode { .. } => "remove-node",
-        Fault::ReplaceNode { .. } => "replace-node",
-        Fault::TransferLeadership => "transfer-leadership",
-        Fault::Drain { .. } => "drain",
-        Fault::TriggerSnapshot { .. } => "trigger-snapshot",
-        Fault::Reconfigure { .. } => "reconfigure",
     }
 }

@@ -1,4 +1,4 @@
-//! The transport in simulation: the simulator's tonic, which has neither TLS nor health, reflection or HTTP.
+//! The transport in simulation, which has neither TLS nor health, reflection or HTTP.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -11,6 +11,10 @@ use tonic::transport::{Channel, Endpoint, Server};
 
 use super::{Probe, TransportError};
 use crate::config::TlsSection;
+
+/// The same as outside of the simulation.
+const PING: Duration = Duration::from_secs(20);
+const PONG: Duration = Duration::from_secs(10);
 
 /// An address to listen on.
 pub(crate) struct Listener {
@@ -49,7 +53,9 @@ impl Tls {
 }
 
 pub(crate) fn server(_tls: Option<&Tls>, _peers: bool) -> Result<Server, TransportError> {
-    Ok(Server::builder())
+    Ok(Server::builder()
+        .http2_keepalive_interval(Some(PING))
+        .http2_keepalive_timeout(Some(PONG)))
 }
 
 pub(crate) async fn serve_grpc(
@@ -83,6 +89,8 @@ pub(crate) fn connect(address: &str, _tls: Option<&Tls>) -> Result<Channel, Stri
     let endpoint = Endpoint::from_shared(format!("http://{address}")).map_err(|error| error.to_string())?;
     Ok(endpoint
         .connect_timeout(Duration::from_millis(1_000))
+        .http2_keep_alive_interval(Duration::from_secs(10))
+        .keep_alive_timeout(Duration::from_secs(5))
         .connect_lazy())
 }
 

@@ -47,6 +47,13 @@ const KINDS: &[Kind] = &[
         3,
     ),
     kind(
+        |c, _| Fault::Duplicates {
+            share: (1 + c.below(30)) as f64 / 100.0,
+        },
+        (2_000, 15_000),
+        3,
+    ),
+    kind(
         |c, n| Fault::LoseAnswers { target: target(c, n) },
         (1_000, 6_000),
         4,

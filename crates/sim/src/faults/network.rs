@@ -5,9 +5,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_storage::choices::SplitMix64;
-use madsim::net::NetSim;
 use madsim::task::NodeId as Place;
 use tokio::time::{Instant, sleep};
+use tonic::network;
 
 use super::Run;
 use crate::config::{Network, Node, Target};
@@ -26,7 +26,7 @@ impl Links {
         let count = cuts.entry((from, to)).or_default();
         *count += 1;
         if *count == 1 {
-            NetSim::current().clog_link(from, to);
+            network::cut(from, to);
         }
     }
 
@@ -37,7 +37,7 @@ impl Links {
             *count -= 1;
             if *count == 0 {
                 cuts.remove(&(from, to));
-                NetSim::current().unclog_link(from, to);
+                network::mend(from, to);
             }
         }
     }
@@ -46,17 +46,19 @@ impl Links {
     pub(crate) fn mend_all(&self) {
         let cuts = std::mem::take(&mut *self.cuts.lock().unwrap_or_else(PoisonError::into_inner));
         for (from, to) in cuts.into_keys() {
-            NetSim::current().unclog_link(from, to);
+            network::mend(from, to);
         }
     }
 }
 
-/// Sets latency and loss of all links.
-pub(super) fn weather(network: &Network) {
-    NetSim::current().update_config(|config| {
-        config.packet_loss_rate = network.loss;
-        config.send_latency =
-            Duration::from_micros(network.latency_min_us)..Duration::from_micros(network.latency_max_us + 1);
+/// Sets what all links are like.
+pub(crate) fn weather(fair: &Network) {
+    network::change_weather(|weather| {
+        weather.latency_min = Duration::from_micros(fair.latency_min_us);
+        weather.latency_max = Duration::from_micros(fair.latency_max_us.max(fair.latency_min_us));
+        weather.loss = fair.loss;
+        weather.silent = fair.silent;
+        weather.duplicates = 0.0;
     });
 }
 
@@ -127,6 +129,7 @@ pub(super) async fn reset_streams(run: &Run, target: Target, every_ms: u64, last
     let until = Instant::now() + lasting;
     while Instant::now() < until {
         trace::event("reset", &format!("node={id}"));
+        network::reset(run.cluster.place(id));
         sleep(Duration::from_millis(every_ms.max(1))).await;
     }
     true
@@ -134,28 +137,33 @@ pub(super) async fn reset_streams(run: &Run, target: Target, every_ms: u64, last
 
 /// Everything is slow.
 pub(super) async fn slow(factor: u64, lasting: Duration) -> bool {
-    scale(|config| {
-        config.send_latency.start *= factor as u32;
-        config.send_latency.end *= factor as u32;
+    let factor = u32::try_from(factor).unwrap_or(u32::MAX).max(1);
+    network::change_weather(|weather| {
+        weather.latency_min *= factor;
+        weather.latency_max *= factor;
     });
     sleep(lasting).await;
-    scale(|config| {
-        config.send_latency.start /= factor as u32;
-        config.send_latency.end /= factor as u32;
+    network::change_weather(|weather| {
+        weather.latency_min /= factor;
+        weather.latency_max /= factor;
     });
     true
 }
 
 /// Everything is lossy.
 pub(super) async fn lossy(loss: f64, lasting: Duration) -> bool {
-    scale(|config| config.packet_loss_rate += loss);
+    network::change_weather(|weather| weather.loss += loss);
     sleep(lasting).await;
-    scale(|config| config.packet_loss_rate = (config.packet_loss_rate - loss).max(0.0));
+    network::change_weather(|weather| weather.loss = (weather.loss - loss).max(0.0));
     true
 }
 
-fn scale(change: impl FnOnce(&mut madsim::net::Config)) {
-    NetSim::current().update_config(change);
+/// Requests arrive twice, the second time much later.
+pub(super) async fn duplicates(share: f64, lasting: Duration) -> bool {
+    network::change_weather(|weather| weather.duplicates += share);
+    sleep(lasting).await;
+    network::change_weather(|weather| weather.duplicates = (weather.duplicates - share).max(0.0));
+    true
 }
 
 /// The links of all running machines that `chosen` wants.
