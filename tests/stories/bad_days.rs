@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use holdfast_tests::api;
-use holdfast_tests::cluster::Cluster;
+use holdfast_tests::cluster::{Cluster, Options};
 use holdfast_tests::load::{self, Load};
 use holdfast_wire::status::OutcomeView;
 use tonic::Code;
@@ -136,4 +136,170 @@ async fn a_log_damaged_below_the_synced_mark_stops_the_node_and_only_it() {
     load.progress(100).await;
     let ledger = load.stop().await;
     load::verify_everywhere(&cluster, &ledger).await;
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().flatten() {
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+/// The first of the store's files whose name is like that.
+fn store_file(data: &Path, like: impl Fn(&str) -> bool) -> PathBuf {
+    let mut files: Vec<PathBuf> = fs::read_dir(data.join("db"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| like(path.file_name().unwrap().to_str().unwrap()))
+        .collect();
+    files.sort();
+    files.remove(0)
+}
+
+fn flip(path: &Path, offset: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[offset] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+/// The one line with which a node of exit code 9 says why it ended.
+fn why(status: std::process::ExitStatus, said: &str) -> String {
+    assert_eq!(status.code(), Some(9), "{said}");
+    let errors: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+    assert_eq!(errors.len(), 1, "not one message:\n{said}");
+    errors[0].to_owned()
+}
+
+/// Each way in which a directory can be found damaged at the start ends the process with exit code 9 and one message:
+/// which file, what is wrong, what to do. And none of them is a start from a guess: the directory as it was still works.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_directory_ends_the_process_with_one_message() {
+    type Damage = fn(&Path);
+    let table: [(&str, Damage, &str); 8] = [
+        (
+            "FORMAT lost",
+            |data| fs::remove_file(data.join("FORMAT")).unwrap(),
+            "/FORMAT is missing",
+        ),
+        (
+            "FORMAT is no text",
+            |data| fs::write(data.join("FORMAT"), [0xff, 0xfe]).unwrap(),
+            "/FORMAT does not say a format",
+        ),
+        (
+            "mark lost",
+            |data| fs::remove_file(data.join("synced")).unwrap(),
+            "/synced is missing",
+        ),
+        (
+            "store lost",
+            |data| fs::remove_dir_all(data.join("db")).unwrap(),
+            "/db is missing",
+        ),
+        (
+            "CURRENT lost",
+            |data| fs::remove_file(data.join("db/CURRENT")).unwrap(),
+            "/db/CURRENT is missing",
+        ),
+        (
+            "manifest lost",
+            |data| fs::remove_file(store_file(data, |name| name.starts_with("MANIFEST-"))).unwrap(),
+            " is missing",
+        ),
+        (
+            "manifest damaged",
+            |data| flip(&store_file(data, |name| name.starts_with("MANIFEST-")), 20),
+            " is damaged (RocksDB: Corruption",
+        ),
+        (
+            "table lost",
+            |data| fs::remove_file(store_file(data, |name| name.ends_with(".sst"))).unwrap(),
+            ".sst is missing",
+        ),
+    ];
+    let mut cluster = filled().await;
+    cluster.terminate(1, Duration::from_secs(30));
+    let data = cluster.data_dir(1);
+    let whole = cluster.path().join("whole");
+    copy(&data, &whole);
+    for (name, damage, words) in table {
+        fs::remove_dir_all(&data).unwrap();
+        copy(&whole, &data);
+        damage(&data);
+        let (status, said) = cluster.expect_refusal(1);
+        let why = why(status, &said);
+        for words in [words, "Nothing was changed", "`holdfast cluster replace`"] {
+            assert!(why.contains(words), "{name}: {why}");
+        }
+    }
+    fs::remove_dir_all(&data).unwrap();
+    copy(&whole, &data);
+    cluster.spawn(1);
+    cluster.leader().await;
+    read_kept(&cluster).await.unwrap();
+}
+
+/// One node with an account in its tables.
+async fn filled() -> Cluster {
+    let mut cluster = Cluster::start_with(Options {
+        nodes: 1,
+        ..Options::default()
+    })
+    .await;
+    let create = api::create("kept", "kept@example.com", &api::request_id());
+    let options = holdfast_client::CallOptions::deadline(Duration::from_secs(30));
+    cluster.client().create_account(create, &options).await.unwrap();
+    // Tables are written at the start, of what the log held.
+    cluster.terminate(1, Duration::from_secs(30));
+    cluster.spawn(1);
+    cluster.leader().await;
+    cluster
+}
+
+async fn read_kept(cluster: &Cluster) -> Result<(), holdfast_client::ClientError> {
+    let options = holdfast_client::CallOptions::deadline(Duration::from_secs(5));
+    let read = cluster.client().get_account(api::get("kept"), &options).await?;
+    assert_eq!(read.account.unwrap().account_id, "kept");
+    Ok(())
+}
+
+/// A bit flips in the tables. Whether it is found at the start or by a read, the node ends and does not answer from
+/// what it cannot read.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_table_ends_the_process_when_it_is_read() {
+    let mut cluster = filled().await;
+    cluster.terminate(1, Duration::from_secs(30));
+    for entry in fs::read_dir(cluster.data_dir(1).join("db")).unwrap().flatten() {
+        if entry
+            .path()
+            .extension()
+            .is_some_and(|extension| extension == "sst")
+        {
+            // Tables begin with their rows.
+            flip(&entry.path(), 20);
+        }
+    }
+    let before = cluster.log(1).len();
+    cluster.spawn(1);
+    let end = Instant::now() + Duration::from_secs(60);
+    let status = loop {
+        assert!(read_kept(&cluster).await.is_err(), "a damaged table was read");
+        if let Some(status) = cluster.wait_stopped(1, Duration::from_millis(200)) {
+            break status;
+        }
+        assert!(
+            Instant::now() < end,
+            "the node goes on:\n{}",
+            &cluster.log(1)[before..]
+        );
+    };
+    let why = why(status, &cluster.log(1)[before..]);
+    for words in ["Corruption", ".sst", "`holdfast cluster replace`"] {
+        assert!(why.contains(words), "{why}");
+    }
 }

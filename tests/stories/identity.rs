@@ -59,7 +59,22 @@ async fn a_directory_of_another_cluster_is_refused() {
     );
 }
 
-/// A machine of another cluster is set up with addresses of ours. Its messages are refused, and so is adding it.
+/// What a node said last, after it ended by itself to protect its data: one message.
+async fn last_words(cluster: &mut Cluster, id: u64) -> String {
+    let status = cluster.wait_stopped(id, Duration::from_secs(30));
+    let log = cluster.log(id);
+    let status = status.unwrap_or_else(|| panic!("node {id} goes on:\n{log}"));
+    assert_eq!(status.code(), Some(9), "{log}");
+    let mut errors = log.lines().filter(|line| line.starts_with("error: "));
+    let error = errors
+        .next()
+        .unwrap_or_else(|| panic!("node {id} does not say why:\n{log}"));
+    assert_eq!(errors.next(), None, "node {id} says more than one thing:\n{log}");
+    error.to_owned()
+}
+
+/// A machine of another cluster is set up with addresses of ours. It is told so and stops; a healthy member that it
+/// spoke to refuses it, says so in its log, and goes on. Nor can it be added.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_of_another_cluster_is_turned_away() {
     let ours = Cluster::start().await;
@@ -95,12 +110,29 @@ async fn a_node_of_another_cluster_is_turned_away() {
     ));
     fs::write(stranger.config_path(4), text).unwrap();
     stranger.spawn(4);
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    assert!(
-        !api::answers(&ours.client_address(4)).await,
-        "the stranger formed a cluster with our nodes"
-    );
+    let said = last_words(&mut stranger, 4).await;
+    let data_dir = stranger.data_dir(4).display().to_string();
+    for word in [
+        &stranger.cluster_id.to_string(),
+        &ours.cluster_id.to_string(),
+        &data_dir,
+        "set cluster.id",
+    ] {
+        assert!(said.contains(word), "{said}");
+    }
+    let stranger_id = stranger.cluster_id.to_string();
+    let told = [1, 2].into_iter().find(|id| ours.log(*id).contains(&stranger_id));
+    assert!(told.is_some(), "no member's log says that a stranger called");
 
+    // It waits to be added, as a node without initial members does.
+    fs::remove_dir_all(stranger.data_dir(4)).unwrap();
+    stranger.write_config(4, false, &stranger.data_dir(4));
+    stranger.spawn(4);
+    let end = std::time::Instant::now() + Duration::from_secs(30);
+    while stranger.status(4).await.is_none() {
+        assert!(std::time::Instant::now() < end, "{}", stranger.log(4));
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     let add = [
         "cluster",
         "add-learner",
@@ -119,6 +151,7 @@ async fn a_node_of_another_cluster_is_turned_away() {
         "a node of another cluster was added:\n{}",
         said.out
     );
+    assert!(said.err.contains("another cluster"), "{}", said.err);
 
     load.progress(50).await;
     assert_eq!(
@@ -127,6 +160,72 @@ async fn a_node_of_another_cluster_is_turned_away() {
         "the stranger disturbed the leader"
     );
     load::verify_everywhere(&ours, &load.stop().await).await;
+}
+
+/// One of three founders has the wrong cluster id, and starts first, when nobody is there to tell it. It stops once
+/// the others are; they found the cluster without it. With its id corrected, it joins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_founder_with_a_wrong_cluster_id_stops_and_the_others_go_on() {
+    let mut cluster = Cluster::lay_out(Options::default());
+    let own_id = cluster.cluster_id;
+    let wrong_id = uuid::Uuid::now_v7();
+    cluster.cluster_id = wrong_id;
+    cluster.write_config(3, true, &cluster.data_dir(3));
+    cluster.cluster_id = own_id;
+    cluster.spawn(3);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    cluster.spawn(1);
+    cluster.spawn(2);
+    let said = last_words(&mut cluster, 3).await;
+    for word in [wrong_id.to_string(), own_id.to_string()] {
+        assert!(said.contains(&word), "{said}");
+    }
+    cluster.leader().await;
+
+    cluster.wipe(3);
+    cluster.write_config(3, true, &cluster.data_dir(3));
+    cluster.spawn(3);
+    let load = Load::start(&cluster, 2);
+    load.progress(20).await;
+    let ledger = load.stop().await;
+    cluster.converge().await;
+    load::verify_everywhere(&cluster, &ledger).await;
+}
+
+/// A member was removed while its machine was down. When it comes back it is told, with its data and without, and
+/// does not wait for a leader for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_removed_node_that_comes_back_is_told_and_stops() {
+    let mut cluster = Cluster::start().await;
+    let gone = cluster.follower().await;
+    cluster.kill(gone);
+    let said = cli::run(
+        &cluster,
+        &["cluster", "remove", &gone.to_string(), "--timeout", "30s"],
+    )
+    .await;
+    assert_eq!(said.code, Some(0), "{}{}", said.out, said.err);
+    let leader = cluster.leader().await;
+    let membership = cluster.shard(leader).await.unwrap().membership.unwrap();
+
+    for wipe in [false, true] {
+        if wipe {
+            cluster.wipe(gone);
+        }
+        let (status, said) = cluster.expect_refusal(gone);
+        assert_eq!(status.code(), Some(9), "{said}");
+        let words = format!(
+            "was removed from its cluster, by membership {}",
+            membership.membership_id
+        );
+        let told: Vec<&str> = said.lines().filter(|line| line.starts_with("error: ")).collect();
+        assert_eq!(told.len(), 1, "{said}");
+        assert!(
+            told[0].contains(&words) && told[0].contains("holdfast cluster add-learner"),
+            "{said}"
+        );
+    }
+    cluster.converge().await;
 }
 
 /// A wiped machine comes back under its old number. It forgot votes and entries that others counted on, so the

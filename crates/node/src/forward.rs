@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use holdfast_machine::FEATURE_LEVEL;
+use holdfast_markers::reached;
 use holdfast_types::{Caller, NodeId};
 use holdfast_wire::internal::forward_service_server::ForwardService;
 use holdfast_wire::internal::{ForwardReply, ForwardRequest, ReportReply, ReportRequest};
@@ -22,8 +23,8 @@ use crate::call::Call;
 use crate::core::Core;
 use crate::deadline::Deadline;
 use crate::failure::Failure;
-use crate::roster;
 use crate::lifecycle::Phase;
+use crate::roster;
 use crate::router::Mutation;
 use crate::trace::TraceContext;
 
@@ -50,7 +51,11 @@ impl ForwardService for Forward {
     }
 
     async fn report(&self, request: Request<ReportRequest>) -> Result<Response<ReportReply>, Status> {
-        let sender = self.0.peers.check(request.into_inner().header.as_ref())?;
+        let sender = self
+            .0
+            .peers
+            .check(request.into_inner().header.as_ref())
+            .map_err(|refusal| roster::to_stranger(&self.0, refusal))?;
         Ok(Response::new(report(&self.0, sender)))
     }
 }
@@ -87,6 +92,7 @@ async fn carry_out(core: &Arc<Core>, method: &str, request: Bytes, call: &Call) 
 
 async fn here<M: Mutation>(core: &Arc<Core>, request: Bytes, call: &Call) -> Result<Bytes, Failure> {
     if !core.leadership().is_me {
+        reached!("forward.second-hop-refused");
         return Err(core.not_leader());
     }
     let permit = core.admit(Work::Write, request.len())?;
@@ -117,7 +123,8 @@ fn report(core: &Core, sender: NodeId) -> ReportReply {
         memory_bytes: usage.memory_bytes,
         alarms: alarms(core).into_iter().map(|alarm| alarm.message).collect(),
         disk_nearly_full: core.disk.nearly_full(),
+        draining: core.lifecycle.phase() >= Phase::Draining,
         sender_id_used: roster::used(core, sender),
+        sender_removed_by: roster::removed_by(core, sender),
     }
 }
-        draining: core.lifecycle.phase() >= Phase::Draining,

@@ -2,17 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_types::{ClusterId, NodeId};
 use holdfast_wire::internal::ForwardHeader;
 use holdfast_wire::internal::forward_service_client::ForwardServiceClient;
 use holdfast_wire::status::{Problem, Reason};
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::failure::Failure;
 use crate::transport::{self, Tls};
+
+/// The fact that names the cluster of whoever refuses a stranger.
+pub(crate) const CLUSTER_ID: &str = "cluster_id";
+/// The least time between two lines about strangers.
+const TELL_OF_STRANGERS: Duration = Duration::from_secs(60);
 
 /// Channels to the other nodes, one an address, made when first needed.
 pub(crate) struct Peers {
@@ -21,6 +28,7 @@ pub(crate) struct Peers {
     tls: Option<Tls>,
     message_bytes_max: usize,
     channels: Mutex<BTreeMap<String, Channel>>,
+    told_of_strangers: Mutex<Option<Instant>>,
 }
 
 impl Peers {
@@ -31,6 +39,7 @@ impl Peers {
             tls,
             message_bytes_max,
             channels: Mutex::new(BTreeMap::new()),
+            told_of_strangers: Mutex::new(None),
         }
     }
 
@@ -65,10 +74,9 @@ impl Peers {
     /// Checks that a call comes from this cluster and is meant for this node.
     pub(crate) fn check(&self, header: Option<&ForwardHeader>) -> Result<NodeId, Failure> {
         match header {
-            Some(header) if header.cluster_id[..] != self.cluster.0.as_bytes()[..] => Err(Failure::new(
-                Reason::WrongCluster,
-                "the sender belongs to another cluster",
-            )),
+            Some(header) if header.cluster_id[..] != self.cluster.0.as_bytes()[..] => {
+                Err(self.stranger(header))
+            }
             Some(header) if header.to_node != self.me => Err(Problem::new(
                 Reason::NotLeader,
                 format!(
@@ -83,6 +91,35 @@ impl Peers {
                 "the sender does not say where it belongs",
             )),
         }
+    }
+
+    /// Turns a node of another cluster away. It goes on calling, so the log has a line about it now and then.
+    fn stranger(&self, header: &ForwardHeader) -> Failure {
+        let theirs = uuid::Uuid::from_slice(&header.cluster_id)
+            .map_or_else(|_| "without a readable id".to_owned(), |id| id.to_string());
+        let mut told = self
+            .told_of_strangers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= TELL_OF_STRANGERS) {
+            *told = Some(Instant::now());
+            tracing::warn!(
+                own_cluster = %self.cluster,
+                their_cluster = theirs,
+                their_node = header.from_node,
+                "a node of another cluster calls and is refused; one of the two has a wrong cluster.id or a wrong \
+                 address"
+            );
+        }
+        Problem::new(
+            Reason::WrongCluster,
+            format!(
+                "node {} here belongs to cluster {}, the caller to cluster {theirs}; check cluster.id and the addresses",
+                self.me, self.cluster
+            ),
+        )
+        .fact(CLUSTER_ID, self.cluster)
+        .into()
     }
 }
 

@@ -3,23 +3,35 @@
 //! A node that lost its log and votes again under its old id can undo what a quorum agreed on (Alagappan et al.,
 //! *Protocol-Aware Recovery for Consensus-Based Storage*, FAST'18). So the cluster remembers, in replicated rows,
 //! which ids have held a part of the log and which were removed. An empty node that is listed as a founder asks
-//! the others before it takes part, and refuses to start if they remember it; a removed id is not added again.
+//! the others before it takes part, and refuses to start if they remember it; a removed id is not added again, and
+//! a removed node that comes back is told so and stops.
+//!
+//! The same questions find out strangers. A node that has never joined stops when its founders turn out to belong
+//! to another cluster; one that has joined refuses strangers and goes on, or one wrong address somewhere could
+//! take a healthy cluster down.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_machine::Expect;
+use holdfast_markers::reached;
 use holdfast_storage::schema::member::{self as row, Member};
 use holdfast_types::NodeId;
-use holdfast_wire::internal::ReportRequest;
+use holdfast_wire::internal::{ReportReply, ReportRequest};
 use holdfast_wire::status::{ErrorView, Reason};
 
 use crate::core::Core;
 use crate::driver::{self, Settled, propose, settled, unreadable};
 use crate::failure::Failure;
+use crate::peers::CLUSTER_ID;
 use crate::start::StartError;
 
 /// How long another founder may take to say whether it knows this node.
 const ASK: Duration = Duration::from_millis(1_000);
+/// How long a node that has not joined waits before it asks again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// The fact that says whether who refuses a stranger has joined its own cluster.
+const JOINED: &str = "joined";
 /// How often a row is tried against a concurrent writer.
 const ATTEMPTS: u32 = 3;
 
@@ -38,10 +50,15 @@ pub(crate) fn used(core: &Core, node: NodeId) -> bool {
 pub(crate) fn free(core: &Core, node: NodeId) -> Result<(), Failure> {
     let found = row::read(&*core.group.view(), node).map_err(|error| unreadable(core, &error))?;
     match found {
-        Some(found) if found.value.retired => Err(Failure::new(
-            Reason::MemberExists,
-            format!("node {node} was a member and was removed; a node id is never reused: choose a new one"),
-        )),
+        Some(found) if found.value.retired => {
+            reached!("roster.removed-id-refused");
+            Err(Failure::new(
+                Reason::MemberExists,
+                format!(
+                    "node {node} was a member and was removed; a node id is never reused: choose a new one"
+                ),
+            ))
+        }
         _ => Ok(()),
     }
 }
@@ -85,9 +102,74 @@ pub(crate) async fn keep(core: &Core) {
     }
 }
 
-/// Asks the other founders whether they remember this node, which has no data. Silence is no objection: at the
-/// very beginning nobody is there to ask.
-pub(crate) async fn check_never_used(core: &Core) -> Result<(), StartError> {
+/// Whether this node has ever belonged to a cluster that works: its log has an entry of an elected leader. The
+/// founding membership alone, which each founder writes for itself, says nothing yet.
+pub(crate) fn joined(core: &Core) -> bool {
+    core.group.status().last_log.is_some_and(|last| last.term > 0)
+}
+
+/// Which committed membership no longer has a node that was removed; empty if it was not.
+///
+/// An id is retired before its removal is proposed, so the row alone does not tell: the membership must be
+/// without it, for good.
+pub(crate) fn removed_by(core: &Core, node: NodeId) -> String {
+    let retired = match row::read(&*core.group.view(), node) {
+        Ok(found) => found.is_some_and(|found| found.value.retired),
+        Err(error) => {
+            drop(unreadable(core, &error));
+            false
+        }
+    };
+    let status = core.group.status();
+    let decided = status
+        .membership_id
+        .split_once('-')
+        .and_then(|(_, index)| index.parse::<u64>().ok())
+        .is_some_and(|index| status.committed.is_some_and(|committed| committed.index >= index));
+    let member = status.members.iter().any(|member| member.id == node);
+    if retired && decided && !member {
+        status.membership_id
+    } else {
+        String::new()
+    }
+}
+
+/// Adds to the refusal of a stranger whether it comes from a cluster that works, which weighs more than what
+/// another beginner says.
+pub(crate) fn to_stranger(core: &Core, refusal: Failure) -> Failure {
+    match refusal {
+        Failure::Here(problem) => (*problem).fact(JOINED, joined(core)).into(),
+        there => there,
+    }
+}
+
+/// Stops this node if a peer says that it was removed. It would wait for a leader for ever.
+pub(crate) fn heed(core: &Core, report: &ReportReply) {
+    if !report.sender_removed_by.is_empty() {
+        reached!("roster.told-that-removed");
+        let error = StartError::Removed {
+            node: core.node_id(),
+            membership: report.sender_removed_by.clone(),
+        };
+        core.fatal.report(error.to_string());
+    }
+}
+
+/// What another founder said to a node that has not joined.
+enum Answer {
+    /// It belongs to another cluster.
+    Stranger {
+        id: NodeId,
+        peer: String,
+        cluster: String,
+        joined: bool,
+    },
+    /// It is of this cluster.
+    Known(Box<ReportReply>),
+}
+
+/// Asks the other founders about this node. Those that are silent are left out.
+async fn ask_founders(core: &Core) -> Vec<Answer> {
     let me = core.node_id();
     let others = core
         .config
@@ -100,18 +182,92 @@ pub(crate) async fn check_never_used(core: &Core) -> Result<(), StartError> {
         let request = ReportRequest {
             header: Some(core.peers.header(member.id)),
         };
-        let reply = tokio::time::timeout(ASK, client.report(request)).await.ok()?;
-        reply.ok().map(tonic::Response::into_inner)
+        match tokio::time::timeout(ASK, client.report(request)).await.ok()? {
+            Ok(reply) => Some(Answer::Known(Box::new(reply.into_inner()))),
+            Err(status) => {
+                let view = ErrorView::of(&status)?;
+                if view.known_reason() != Reason::WrongCluster {
+                    return None;
+                }
+                let fact = |key| view.metadata.get(key).cloned();
+                Some(Answer::Stranger {
+                    id: member.id,
+                    peer: member.peer.clone(),
+                    cluster: fact(CLUSTER_ID).unwrap_or_else(|| "another cluster".to_owned()),
+                    joined: fact(JOINED).as_deref() == Some("true"),
+                })
+            }
+        }
     }));
-    if asked
-        .await
-        .into_iter()
-        .flatten()
-        .any(|reply| reply.sender_id_used)
-    {
-        return Err(StartError::IdUsed { node: me });
+    asked.await.into_iter().flatten().collect()
+}
+
+/// Why this node, which has not joined, never will.
+///
+/// One stranger among the founders may be the one that is set up wrongly, while the others can still found the
+/// cluster without it. So a stranger counts if it speaks for a cluster that works, or if no quorum is left.
+fn hopeless(core: &Core, answers: &[Answer]) -> Option<StartError> {
+    let founders = core.config.cluster.initial_members.len();
+    let mut strangers = Vec::new();
+    for answer in answers {
+        match answer {
+            Answer::Known(reply) if !reply.sender_removed_by.is_empty() => {
+                return Some(StartError::Removed {
+                    node: core.node_id(),
+                    membership: reply.sender_removed_by.clone(),
+                });
+            }
+            Answer::Known(_) => {}
+            Answer::Stranger {
+                id,
+                peer,
+                cluster,
+                joined,
+            } => strangers.push((id, peer, cluster, *joined)),
+        }
+    }
+    let settled = strangers.iter().find(|(.., joined)| *joined);
+    let no_quorum = founders - strangers.len() < founders / 2 + 1;
+    let (id, peer, cluster, _) = settled.or(strangers.first().filter(|_| no_quorum))?;
+    Some(StartError::OtherCluster {
+        configured: core.config.cluster_id().to_string(),
+        peer: format!("node {id} at {peer}"),
+        found: (*cluster).clone(),
+        data_dir: core.config.node.data_dir.display().to_string(),
+    })
+}
+
+/// Asks the other founders whether they remember this node, which has no data, and whether they belong to the same
+/// cluster at all. Silence is no objection: at the very beginning nobody is there to ask.
+pub(crate) async fn check_never_used(core: &Core) -> Result<(), StartError> {
+    let answers = ask_founders(core).await;
+    if let Some(error) = hopeless(core, &answers) {
+        return Err(error);
+    }
+    let used = |answer: &Answer| matches!(answer, Answer::Known(reply) if reply.sender_id_used);
+    if answers.iter().any(used) {
+        reached!("roster.wiped-node-refused");
+        return Err(StartError::IdUsed { node: core.node_id() });
     }
     Ok(())
+}
+
+/// Goes on asking until this node has joined: a founder that was silent at the start may know why it never will.
+/// A node that has joined is not stopped by what any stranger says.
+pub(crate) async fn until_joined(core: Arc<Core>) {
+    if core.config.cluster.initial_members.is_empty() {
+        return;
+    }
+    while !joined(&core) {
+        tokio::time::sleep(ASK_AGAIN).await;
+        let answers = ask_founders(&core).await;
+        if let Some(error) = hopeless(&core, &answers)
+            && !joined(&core)
+        {
+            core.fatal.report(error.to_string());
+            return;
+        }
+    }
 }
 
 /// Asks a node that shall become a member who it is. A machine of another cluster, another node at that address
