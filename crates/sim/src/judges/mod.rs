@@ -3,6 +3,19 @@
 //! Every judge is a pure function to a [`Verdict`]. None trusts another's view of the run: some see only what
 //! clients saw (black box), some the log indexes that the servers gave out, some the stored rows at the end.
 
+pub mod durability;
+mod evidence;
+pub mod exactly_once;
+pub mod freshness;
+pub mod linearizability;
+mod model;
+pub mod order;
+mod search;
+pub mod serializability;
+#[cfg(test)]
+mod testing;
+pub mod uniqueness;
+
 use serde::{Deserialize, Serialize};
 
 /// What a judge found.
