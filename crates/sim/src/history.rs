@@ -162,6 +162,67 @@ pub enum Input {
     },
 }
 
+impl Input {
+    /// The account that a mutation changes. None: this is a read.
+    pub fn changes(&self) -> Option<&str> {
+        match self {
+            Input::Create { account, .. }
+            | Input::Update { account, .. }
+            | Input::ChangeIdentifiers { account, .. }
+            | Input::Delete { account, .. }
+            | Input::Undelete { account, .. }
+            | Input::ImportItem { account, .. } => Some(account),
+            Input::Get { .. }
+            | Input::BatchGet { .. }
+            | Input::Lookup { .. }
+            | Input::List { .. }
+            | Input::Export { .. } => None,
+        }
+    }
+
+    /// The display name that it writes.
+    pub fn fingerprint(&self) -> Option<&str> {
+        match self {
+            Input::Create { fingerprint, .. }
+            | Input::Update { fingerprint, .. }
+            | Input::ImportItem { fingerprint, .. } => Some(fingerprint),
+            _ => None,
+        }
+    }
+
+    /// The revision that its etag names.
+    pub fn if_etag(&self) -> Option<u64> {
+        match self {
+            Input::Update { if_etag, .. }
+            | Input::ChangeIdentifiers { if_etag, .. }
+            | Input::Delete { if_etag, .. }
+            | Input::Undelete { if_etag, .. } => *if_etag,
+            _ => None,
+        }
+    }
+
+    /// The identifiers that it gives to its account.
+    pub fn adds(&self) -> &[String] {
+        match self {
+            Input::Create { identifiers, .. } | Input::ImportItem { identifiers, .. } => identifiers,
+            Input::ChangeIdentifiers { add, .. } => add,
+            _ => &[],
+        }
+    }
+
+    /// How fresh a read must be.
+    pub fn consistency(&self) -> Option<Consistency> {
+        match self {
+            Input::Get { consistency, .. }
+            | Input::BatchGet { consistency, .. }
+            | Input::Lookup { consistency, .. }
+            | Input::List { consistency, .. }
+            | Input::Export { consistency } => Some(*consistency),
+            _ => None,
+        }
+    }
+}
+
 /// What an import does about an account that exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
