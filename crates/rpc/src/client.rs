@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::codec::Streaming;
 use crate::codegen::http::uri::PathAndQuery;
 use crate::codegen::{BoxMessage, IdentityInterceptor, RequestExt};
-use crate::connection::{Connection, Side};
+use crate::connection::{Held, Side};
 use crate::metadata::MetadataMap;
 use crate::network;
 use crate::pipe::{Answer, Asked, Call, Caller, Receiver, Waiting, across, arrival, pipe, unbox};
@@ -41,6 +41,7 @@ struct Open {
     answers: Receiver<Answer>,
     /// Tells the server when nobody waits for the answers any more.
     _waiting: Waiting,
+    _connection: Arc<Held>,
 }
 
 impl<F: Interceptor> Grpc<Channel, F> {
@@ -75,7 +76,7 @@ impl<F: Interceptor> Grpc<Channel, F> {
         let call = async {
             let (metadata, message) = self.intercept(request)?;
             let connection = self.channel.connection().await?;
-            if let Some(later) = network::twin() {
+            if let Some(later) = network::twin(&path) {
                 send_twin(&connection, &path, &metadata, Box::new(across(&message)), later);
             }
             let asked = Asked::One(Box::new(across(&message)));
@@ -169,37 +170,38 @@ impl<F: Interceptor> Grpc<Channel, F> {
 }
 
 fn open(
-    connection: &Arc<Connection>,
+    connection: &Arc<Held>,
     path: PathAndQuery,
     metadata: MetadataMap,
     asked: Asked,
 ) -> Result<Open, Status> {
-    let (sender, answers) = pipe(connection, Side::Server);
+    let (sender, answers) = pipe(&connection.0, Side::Server);
     let caller = Arc::new(Caller::default());
     let waiting = Waiting(Arc::clone(&caller));
-    connection.call(Call {
+    connection.0.call(Call {
         path,
         metadata,
         asked,
         answers: sender,
         caller,
-        arrives: arrival(connection, Side::Client),
+        arrives: arrival(&connection.0, Side::Client),
     })?;
     Ok(Open {
         answers,
         _waiting: waiting,
+        _connection: Arc::clone(connection),
     })
 }
 
 /// The same request once more, a little later; nobody waits for its answer.
 fn send_twin(
-    connection: &Arc<Connection>,
+    connection: &Arc<Held>,
     path: &PathAndQuery,
     metadata: &MetadataMap,
     message: BoxMessage,
     later: Duration,
 ) {
-    let (answers, _) = pipe(connection, Side::Server);
+    let (answers, _) = pipe(&connection.0, Side::Server);
     let twin = Call {
         path: path.clone(),
         metadata: metadata.clone(),
@@ -209,15 +211,15 @@ fn send_twin(
         arrives: Some(Instant::now() + later),
     };
     // If the connection is broken the original fails as well.
-    let _ = connection.call(twin);
+    let _ = connection.0.call(twin);
 }
 
 /// Sends a stream of requests from a task of its own, which ends when what is returned is dropped.
 fn pump<M: Message + Default + 'static>(
-    connection: &Arc<Connection>,
+    connection: &Arc<Held>,
     messages: impl Stream<Item = M> + Send + 'static,
 ) -> (Asked, impl Send + 'static) {
-    let (mut sender, receiver) = pipe::<Option<BoxMessage>>(connection, Side::Client);
+    let (mut sender, receiver) = pipe::<Option<BoxMessage>>(&connection.0, Side::Client);
     let task = madsim::task::spawn(async move {
         let mut messages = std::pin::pin!(messages);
         while let Some(message) = messages.next().await {

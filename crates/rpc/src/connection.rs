@@ -38,6 +38,16 @@ pub(crate) struct Connection {
     severed: AtomicBool,
 }
 
+/// A connection as long as its client wants it: when the last channel and the last call that use it are gone, so
+/// is the client's end.
+pub(crate) struct Held(pub(crate) Arc<Connection>);
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.0.client_end.finish();
+    }
+}
+
 /// What one of the two processes knows.
 #[derive(Default)]
 struct End {
@@ -88,7 +98,7 @@ impl Connection {
         address: SocketAddr,
         patience: Option<Duration>,
         keep_alive: Option<KeepAlive>,
-    ) -> Result<Arc<Self>, Status> {
+    ) -> Result<Arc<Held>, Status> {
         let attempt = Self::shake_hands(address, keep_alive);
         match patience {
             None => attempt.await,
@@ -98,7 +108,7 @@ impl Connection {
         }
     }
 
-    async fn shake_hands(address: SocketAddr, keep_alive: Option<KeepAlive>) -> Result<Arc<Self>, Status> {
+    async fn shake_hands(address: SocketAddr, keep_alive: Option<KeepAlive>) -> Result<Arc<Held>, Status> {
         let refused = || {
             Err(not_connected(
                 io::ErrorKind::ConnectionRefused,
@@ -129,8 +139,8 @@ impl Connection {
             return refused();
         }
         let watched = Arc::clone(&connection);
-        madsim::task::spawn(async move { watched.watch(Side::Client, keep_alive).await });
-        Ok(connection)
+        madsim::task::spawn(watched.watch(Side::Client, keep_alive));
+        Ok(Arc::new(Held(connection)))
     }
 
     /// Keeps one end until it is over. Dropping it, as the death of the process does, ends it too.

@@ -13,6 +13,7 @@ use madsim::rand::Rng;
 use madsim::task::NodeId as Place;
 use tokio::sync::mpsc;
 
+use crate::codegen::http::uri::PathAndQuery;
 use crate::connection::Connection;
 use crate::pipe::Call;
 
@@ -50,6 +51,8 @@ const RETRANSMISSION: Duration = Duration::from_millis(200);
 const RETRANSMISSION_MAX: Duration = Duration::from_secs(2);
 /// How much later than the first a request's twin arrives at most.
 const TWIN: Duration = Duration::from_secs(3);
+/// Where the services for clients are.
+const PUBLIC: &str = "/holdfast.v1.";
 /// What a message within one machine takes.
 const LOOPBACK: Duration = Duration::from_micros(20);
 
@@ -199,8 +202,12 @@ pub(crate) fn refuses(from: Place, to: Place) -> bool {
     !network.open(from, to) && !madsim::rand::thread_rng().gen_bool(network.weather.silent.clamp(0.0, 1.0))
 }
 
-/// How much later a single request arrives once more, if it does.
-pub(crate) fn twin() -> Option<Duration> {
+/// How much later a single request arrives once more, if it does. Only those of clients do: a client may repeat
+/// any request, while nobody repeats what nodes say to each other, and connections do not double anything.
+pub(crate) fn twin(path: &PathAndQuery) -> Option<Duration> {
+    if !path.path().starts_with(PUBLIC) {
+        return None;
+    }
     let share = network().weather.duplicates.clamp(0.0, 1.0);
     let mut random = madsim::rand::thread_rng();
     (share > 0.0 && random.gen_bool(share)).then(|| random.gen_range(Duration::ZERO..TWIN))

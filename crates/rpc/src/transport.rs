@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::Status;
 use crate::codegen::StdError;
-use crate::connection::{Connection, KeepAlive};
+use crate::connection::{Connection, Held, KeepAlive};
 
 pub use crate::codegen::http::Uri;
 pub use madsim_tonic::transport::NamedService;
@@ -194,7 +194,7 @@ impl TryFrom<&'static str> for Endpoint {
 #[derive(Clone)]
 pub struct Channel {
     endpoint: Endpoint,
-    connections: Arc<Mutex<BTreeMap<Place, Arc<Connection>>>>,
+    connections: Arc<Mutex<BTreeMap<Place, Arc<Held>>>>,
 }
 
 impl fmt::Debug for Channel {
@@ -211,11 +211,11 @@ impl Channel {
     }
 
     /// The connection, opened if need be. Whoever needs it while it is being opened waits.
-    pub(crate) async fn connection(&self) -> Result<Arc<Connection>, Status> {
+    pub(crate) async fn connection(&self) -> Result<Arc<Held>, Status> {
         let here = madsim::plugin::node();
         let mut connections = self.connections.lock().await;
         if let Some(connection) = connections.get(&here)
-            && connection.is_usable()
+            && connection.0.is_usable()
         {
             return Ok(Arc::clone(connection));
         }

@@ -271,6 +271,8 @@ pub enum Fault {
     BitFlip {
         /// Whose.
         target: Target,
+        /// Where.
+        part: Part,
     },
     /// Disk: no room; recovers at the end.
     Full {
@@ -320,6 +322,20 @@ pub enum Fault {
         /// Who.
         target: Target,
     },
+}
+
+/// Where on a disk a bit changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Part {
+    /// The engine's own log, below the mark up to which it was synced: found when the disk is opened.
+    Mark,
+    /// An entry of Raft's log.
+    Log,
+    /// The vote, the node's identity or another of Raft's notes.
+    Vote,
+    /// An account.
+    State,
 }
 
 /// What stays wrong after the safety phase.

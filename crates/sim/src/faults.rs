@@ -157,8 +157,8 @@ impl Run {
             Fault::StalledSyncs { target } => disk::stalled_syncs(self, *target, lasting).await,
             Fault::FailedSync { target } => disk::failed_sync(self, *target, lasting).await,
             Fault::ReadErrors { target } => disk::read_errors(self, *target, lasting).await,
-            Fault::BitFlip { target } => disk::bit_flip(self, *target, lasting).await,
-            Fault::Full { target } => disk::full(self, *target, lasting).await,
+            Fault::BitFlip { target, part } => disk::bit_flip(self, *target, *part, lasting).await,
+            Fault::Full { target } => disk::full(self, *target, lasting, &mut choices).await,
             Fault::ClockOffset { target, offset_ms } => {
                 clock::offset(self, *target, *offset_ms, lasting).await
             }

@@ -15,7 +15,38 @@ use crate::cluster::Cluster;
 pub(crate) type Armed = Arc<Mutex<BTreeMap<String, Vec<(u64, oneshot::Sender<NodeId>)>>>>;
 
 /// The points that the swarm chooses from.
-pub(super) const POINTS: &[&str] = &["log.written-not-synced", "log.synced-not-acknowledged"];
+pub(super) const POINTS: &[&str] = &[
+    "apply.written-not-answered",
+    "install.cleared",
+    "install.done-not-synced",
+    "install.ingested",
+    "install.mark-not-synced",
+    "install.marked",
+    "install.partly-ingested",
+    "install.staged",
+    "leadership.changed",
+    "log.synced-not-acknowledged",
+    "log.truncation-queued",
+    "log.written-not-synced",
+    "membership.caught-up",
+    "membership.change-ended",
+    "membership.learner-added",
+    "membership.retired-not-removed",
+    "membership.retired-not-replaced",
+    "snapshot.chunk-staged",
+    "snapshot.flushed-not-purged",
+    "snapshot.not-flushed",
+    "snapshot.received",
+    "snapshot.sending",
+    "start.founded",
+    "start.identity-not-synced",
+    "start.identity-written",
+    "stop.drained",
+    "stop.handed-over",
+    "stop.left-the-group",
+    "vote.queued-not-synced",
+    "vote.synced-not-sent",
+];
 
 /// How long a machine without power stays so at least.
 const DARK: Duration = Duration::from_millis(500);

@@ -2,16 +2,19 @@
 
 use std::time::Duration;
 
+use holdfast_storage::choices::SplitMix64;
 use holdfast_storage::faulty::Faults;
-use holdfast_types::NodeId;
+use holdfast_types::{Family, NodeId};
 use tokio::time::sleep;
 
 use super::{Run, operators};
 use crate::cluster::Cluster;
-use crate::config::Target;
+use crate::config::{Part, Target};
 
-/// How much room a disk that is about to be full still has, bytes.
-const LAST_ROOM: u64 = 64 * 1024;
+/// How much room a disk that is about to be full still has at least, bytes.
+const LAST_ROOM: u64 = 8 * 1024;
+/// How long a machine without power stays so.
+const DARK: Duration = Duration::from_millis(500);
 
 /// Syncs take longer.
 pub(super) async fn slow_syncs(run: &Run, target: Target, delay_ms: u64, lasting: Duration) -> bool {
@@ -35,24 +38,34 @@ pub(super) async fn read_errors(run: &Run, target: Target, lasting: Duration) ->
 }
 
 /// No room for more than a little.
-pub(super) async fn full(run: &Run, target: Target, lasting: Duration) -> bool {
+pub(super) async fn full(run: &Run, target: Target, lasting: Duration, choices: &mut SplitMix64) -> bool {
     let Some(id) = run.find(target) else { return false };
-    let used = run.cluster.disk(id).used_bytes();
-    let full = |faults: &mut Faults| faults.capacity_bytes = Some(used + LAST_ROOM);
+    let room = run.cluster.disk(id).used_bytes() + (LAST_ROOM << choices.below(9));
+    let full = |faults: &mut Faults| faults.capacity_bytes = Some(room);
     with(run, Target::Node(id), lasting, full).await
 }
 
 /// Power cut, and a bit of what was synced is not what it was. The node is lost: it is replaced.
-pub(super) async fn bit_flip(run: &Run, target: Target, lasting: Duration) -> bool {
+pub(super) async fn bit_flip(run: &Run, target: Target, part: Part, lasting: Duration) -> bool {
     let Some(id) = run.find(target) else { return false };
     if !run.cluster.may_lose(id) {
         return false;
     }
     run.cluster.hold_down(id);
     run.cluster.cut_power(id);
-    run.cluster.disk(id).flip_bit();
-    sleep(lasting / 2).await;
+    let disk = run.cluster.disk(id);
+    let flipped = match part {
+        Part::Mark => false,
+        Part::Log => disk.flip_bit_in(Family::RaftLog),
+        Part::Vote => disk.flip_bit_in(Family::RaftMeta),
+        Part::State => disk.flip_bit_in(Family::Account),
+    };
+    if !flipped {
+        disk.flip_bit();
+    }
+    sleep(DARK).await;
     run.cluster.release(id);
+    sleep(lasting / 2).await;
     operators::put_in_place_of(run, id, lasting / 2).await;
     true
 }

@@ -5,7 +5,7 @@
 
 use holdfast_storage::choices::SplitMix64;
 
-use crate::config::{Ending, Fault, Node, Scheduled, Target};
+use crate::config::{Ending, Fault, Node, Part, Scheduled, Target};
 
 /// Quiet at the beginning, so that there is something to lose.
 const QUIET_MS: u64 = 3_000;
@@ -100,11 +100,7 @@ const KINDS: &[Kind] = &[
     ),
     kind(|c, n| Fault::FailedSync { target: target(c, n) }, (500, 3_000), 3),
     kind(|c, n| Fault::ReadErrors { target: target(c, n) }, (20, 2_000), 2),
-    kind(
-        |c, n| Fault::BitFlip { target: target(c, n) },
-        (10_000, 20_000),
-        2,
-    ),
+    kind(bit_flip, (8_000, 18_000), 2),
     kind(|c, n| Fault::Full { target: target(c, n) }, (2_000, 10_000), 3),
     kind(clock_offset, (1_000, 12_000), 5),
     kind(clock_drift, (4_000, 20_000), 3),
@@ -155,6 +151,7 @@ pub fn draw(choices: &mut SplitMix64, nodes: u64, safety_ms: u64) -> (Vec<Schedu
             faults.extend(place(choices, kind, nodes, safety_ms));
         }
     }
+    provoke(choices, &mut faults, nodes);
     faults.sort_by_key(|scheduled| scheduled.at_ms);
     let ending = match choices.below(6) {
         0 => Ending::MinorityDown,
@@ -162,6 +159,23 @@ pub fn draw(choices: &mut SplitMix64, nodes: u64, safety_ms: u64) -> (Vec<Schedu
         _ => Ending::Healed,
     };
     (faults, ending)
+}
+
+/// Adds what leads to the crash points that are waited for, a moment after the waiting begins.
+fn provoke(choices: &mut SplitMix64, faults: &mut Vec<Scheduled>, nodes: u64) {
+    let mut provocations = Vec::new();
+    for scheduled in &*faults {
+        if let Fault::CutPowerAt { point, .. } = &scheduled.fault
+            && let Some(fault) = provocation(point, choices, nodes)
+        {
+            provocations.push(Scheduled {
+                at_ms: scheduled.at_ms + 200,
+                for_ms: scheduled.for_ms.saturating_sub(200),
+                fault,
+            });
+        }
+    }
+    faults.extend(provocations);
 }
 
 /// Puts a fault somewhere in the safety phase such that it also ends there; none if it does not fit.
@@ -228,6 +242,28 @@ fn crash_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
         } else {
             choices.below(60)
         },
+    }
+}
+
+/// What makes it likely that a crash point is passed.
+fn provocation(point: &str, choices: &mut SplitMix64, nodes: u64) -> Option<Fault> {
+    let target = target(choices, nodes);
+    Some(match point.split('.').next()? {
+        "install" | "start" => Fault::AddNode,
+        "membership" if choices.below(2) == 0 => Fault::AddNode,
+        "membership" => Fault::ReplaceNode { target },
+        "snapshot" if choices.below(2) == 0 => Fault::AddNode,
+        "snapshot" => Fault::TriggerSnapshot { target },
+        "stop" => Fault::Stop { target },
+        "leadership" | "vote" => Fault::TransferLeadership,
+        _ => return None,
+    })
+}
+
+fn bit_flip(choices: &mut SplitMix64, nodes: u64) -> Fault {
+    Fault::BitFlip {
+        target: target(choices, nodes),
+        part: [Part::Mark, Part::Log, Part::Vote, Part::State][choices.below(4) as usize],
     }
 }
 

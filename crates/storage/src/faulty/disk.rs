@@ -1,12 +1,13 @@
 //! The simulated disk: what is on it, what a crash leaves of it, and which faults it has.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use holdfast_types::Family;
 use tokio::sync::Notify;
 
@@ -14,7 +15,7 @@ use super::FaultyEngine;
 use super::engine::FaultyView;
 use super::image::Image;
 use crate::choices::SplitMix64;
-use crate::engine::{Batch, EngineError, Row, Seq, Stall, View};
+use crate::engine::{Batch, EngineError, Op, Row, Seq, Stall, View};
 
 /// The faults that a disk has at present. Start from the default, which is a healthy disk, and change them
 /// while it runs with [`FaultyDisk::configure`].
@@ -91,8 +92,13 @@ pub(super) struct Disk {
     pub(super) checkpoints: BTreeMap<PathBuf, Image>,
     /// Something at or below the synced mark is not what was written.
     damaged: bool,
+    /// Rows that are not what was written, which their checksums show.
+    pub(super) flipped: Flipped,
     choices: Choices,
 }
+
+/// Rows in which a bit is wrong.
+pub(super) type Flipped = Arc<BTreeSet<(Family, Bytes)>>;
 
 /// A point in the log that a sync is on its way to.
 pub(super) struct Mark {
@@ -150,6 +156,7 @@ impl FaultyDisk {
             unsynced_undefined: false,
             checkpoints: BTreeMap::new(),
             damaged: false,
+            flipped: Flipped::default(),
             choices,
         };
         FaultyDisk {
@@ -203,6 +210,22 @@ impl FaultyDisk {
     /// Flips a bit somewhere at or below the synced mark. Found when the disk is opened next.
     pub fn flip_bit(&self) {
         self.lock().damaged = true;
+    }
+
+    /// Flips a bit in a durable row of `family`, chosen at random. Found when the row is read, until it is written
+    /// again. `false` if there is no row.
+    pub fn flip_bit_in(&self, family: Family) -> bool {
+        let mut disk = self.lock();
+        let rows = disk.durable.table(family).rows.size() as u64;
+        if rows == 0 {
+            return false;
+        }
+        let chosen = disk.below(rows) as usize;
+        let row = disk.durable.table(family).rows.keys().nth(chosen).cloned();
+        if let Some(key) = row {
+            Arc::make_mut(&mut disk.flipped).insert((family, key));
+        }
+        true
     }
 
     /// Changes the faults.
@@ -315,9 +338,28 @@ impl Disk {
         }
         self.last.0 += 1;
         self.wal_bytes += bytes;
+        self.write_over_flipped(&batch);
         self.current.apply(&batch);
         self.log.push_back(Record::Batch(self.last, batch));
         Ok(self.last)
+    }
+
+    /// What is written anew is well again.
+    fn write_over_flipped(&mut self, batch: &Batch) {
+        if self.flipped.is_empty() {
+            return;
+        }
+        let flipped = Arc::make_mut(&mut self.flipped);
+        for op in &batch.ops {
+            match op {
+                Op::Put(family, key, _) | Op::Delete(family, key) => {
+                    flipped.remove(&(*family, key.clone()));
+                }
+                Op::DeleteRange(family, from, to) => {
+                    flipped.retain(|(other, key)| other != family || key < from || key >= to);
+                }
+            }
+        }
     }
 
     /// Loads rows into one family.

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use holdfast_markers::planted;
 use holdfast_types::Family;
 
-use super::disk::{Disk, Shared};
+use super::disk::{Disk, Flipped, Shared};
 use super::image::Image;
 use crate::engine::{Batch, Direction, Engine, EngineError, Row, Seq, Stall, Usage, View};
 
@@ -130,6 +130,7 @@ impl Engine for FaultyEngine {
             Ok(disk) => Box::new(FaultyView {
                 image: disk.current.clone(),
                 shared: Some(Arc::clone(&self.shared)),
+                flipped: Arc::clone(&disk.flipped),
             }),
             Err(error) => Box::new(DeadView { error }),
         }
@@ -190,12 +191,17 @@ pub(super) struct FaultyView {
     image: Image,
     /// Whose faults it has; none for whoever looks at the disk from outside.
     shared: Option<Arc<Shared>>,
+    flipped: Flipped,
 }
 
 impl FaultyView {
     /// What somebody sees who takes the disk out and reads it elsewhere.
     pub(super) fn from_outside(image: Image) -> Self {
-        FaultyView { image, shared: None }
+        FaultyView {
+            image,
+            shared: None,
+            flipped: Flipped::default(),
+        }
     }
 
     fn check(&self) -> Result<(), EngineError> {
@@ -207,12 +213,27 @@ impl FaultyView {
         }
         Ok(())
     }
+
+    /// Fails if a bit of this row is wrong.
+    fn check_row(&self, family: Family, key: &Bytes) -> Result<(), EngineError> {
+        self.check()?;
+        if !self.flipped.is_empty() && self.flipped.contains(&(family, key.clone())) {
+            return Err(EngineError::Damaged {
+                message: format!("block checksum mismatch in {}", family.name()),
+            });
+        }
+        Ok(())
+    }
 }
 
 impl View for FaultyView {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         self.check()?;
-        Ok(self.image.table(family).rows.get(key).cloned())
+        let Some((key, value)) = self.image.table(family).rows.get_key_value(key) else {
+            return Ok(None);
+        };
+        self.check_row(family, key)?;
+        Ok(Some(value.clone()))
     }
 
     fn scan<'v>(
@@ -227,8 +248,8 @@ impl View for FaultyView {
         }
         let range = (from.map(Bytes::copy_from_slice), to.map(Bytes::copy_from_slice));
         let rows = self.image.table(family).rows.range::<Bytes, _>(range);
-        let read = |(key, value): (&Bytes, &Bytes)| {
-            self.check()?;
+        let read = move |(key, value): (&Bytes, &Bytes)| {
+            self.check_row(family, key)?;
             Ok((key.clone(), value.clone()))
         };
         match direction {

@@ -7,11 +7,13 @@
 //!
 //! It is harsher than a disk, never kinder:
 //!
-//! - [`FaultyDisk::crash`] keeps *any* prefix of the batches written since the last sync, never part of one;
+//! - [`FaultyDisk::crash`] keeps *any* prefix of the batches written since the last sync, never part of one (a torn
+//!   last record shows by its checksum and is as good as lost);
 //! - an [`ingest`](crate::engine::Engine::ingest) reaches the families one after the other in random order, so
 //!   a crash in its midst leaves any subset of them;
 //! - after a failed sync the engine is finished, and even a mere restart may lose what was not synced;
-//! - a bit flipped at or below the synced mark is found at open, as [`EngineError::Damaged`];
+//! - a bit flipped at or below the synced mark is found at open, as [`EngineError::Damaged`]; one in a row is found
+//!   when that row is read;
 //! - dropping an engine writes and syncs nothing.
 //!
 //! Its only entropy is the seed, its only clock the runtime's; the same calls give the same disk.

@@ -1,5 +1,6 @@
 //! The faults are what they say. That the engine is otherwise a good one, the contract suite shows.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use bytes::Bytes;
 use holdfast_types::Family;
 
 use super::*;
-use crate::engine::{Batch, Engine, EngineError, Seq};
+use crate::engine::{Batch, Direction, Engine, EngineError, Seq};
 
 fn put(key: u64, value: &'static str) -> Batch {
     let mut batch = Batch::default();
@@ -123,6 +124,33 @@ async fn a_flipped_bit_is_found_at_open() {
     drop(engine);
     assert!(matches!(disk.open(), Err(EngineError::Damaged { .. })));
     assert!(matches!(disk.open(), Err(EngineError::Damaged { .. })));
+}
+
+#[tokio::test]
+async fn a_bit_flipped_in_a_row_is_found_where_it_is_read() {
+    let disk = FaultyDisk::new(0);
+    let engine = disk.open().unwrap();
+    assert!(!disk.flip_bit_in(Family::Account));
+    engine.write(put(1, "x")).unwrap();
+    engine.sync().await.unwrap();
+    engine.write(put(2, "not yet durable, so not chosen")).unwrap();
+    assert!(disk.flip_bit_in(Family::Account));
+    let damaged = |row: Result<Option<Bytes>, EngineError>| matches!(row, Err(EngineError::Damaged { .. }));
+    let read = |key: u64| engine.view().get(Family::Account, &key.to_be_bytes());
+    assert!(damaged(read(1)) && !damaged(read(2)));
+    let all = |direction| {
+        let view = engine.view();
+        let rows = view.scan(Family::Account, Bound::Unbounded, Bound::Unbounded, direction);
+        rows.map(|row| row.is_ok()).collect::<Vec<_>>()
+    };
+    assert_eq!(all(Direction::Forward), [false, true]);
+    assert_eq!(all(Direction::Backward), [true, false]);
+    // It stays where it is when the power fails, and goes when the row is written anew.
+    disk.crash();
+    let engine = disk.open().unwrap();
+    assert!(damaged(engine.view().get(Family::Account, &1_u64.to_be_bytes())));
+    engine.write(put(1, "y")).unwrap();
+    assert_eq!(get(&engine, 1), Some(Bytes::from("y")));
 }
 
 #[tokio::test]
