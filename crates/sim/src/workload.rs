@@ -40,6 +40,7 @@ use tokio::time::Instant;
 
 use crate::cluster::{self, Cluster};
 use crate::config::{Action, Configuration, Node};
+use crate::trace;
 use worker::Worker;
 use world::World;
 
@@ -101,5 +102,10 @@ pub async fn run(
             Err(error) => recorder.violation(format!("a client ended by itself: {error}")),
         }
     }
-    world.tallies()
+    let tallies = world.tallies();
+    for (action, Tally { tried, done }) in &tallies {
+        let kind = serde_json::to_string(action).unwrap_or_default();
+        trace::event("action", &format!("kind={kind} tried={tried} done={done}"));
+    }
+    tallies
 }

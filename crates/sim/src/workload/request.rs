@@ -269,3 +269,29 @@ impl Mutation {
 fn etag(revision: Option<u64>) -> String {
     revision.map(|revision| revision.to_string()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use holdfast_accounts::normalize::canonicalize;
+    use holdfast_types::{IdentifierKind, RealmConfig};
+
+    use super::*;
+    use crate::workload::world::contested;
+
+    #[test]
+    fn every_spelling_has_the_canonical_form_that_the_history_keeps() {
+        let mut dice = Dice::new(1, 1);
+        let mut spellings = std::collections::BTreeSet::new();
+        let own = ["h0.1@example.org".to_owned(), "t150.12@example.org".to_owned()];
+        for canonical in (0..20).map(contested).chain(own) {
+            for _ in 0..20 {
+                let typed = Typed::new(&canonical, &mut dice);
+                let kind = IdentifierKind::from_u8(typed.kind as u8).unwrap();
+                let found = canonicalize(kind, &typed.value, "", &RealmConfig::default());
+                assert_eq!(found.map(|found| found.text), Ok(canonical.clone()), "{typed:?}");
+                spellings.insert(typed.value);
+            }
+        }
+        assert!(spellings.len() > 2 * 22, "{spellings:?}");
+    }
+}

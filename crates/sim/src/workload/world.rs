@@ -227,7 +227,7 @@ impl Inner {
 }
 
 /// The canonical form of the `n`-th identifier that everybody wants.
-fn contested(n: u32) -> String {
+pub(super) fn contested(n: u32) -> String {
     match n % 4 {
         0 | 1 => format!("user{n}@example.com"),
         2 => format!("name{n}"),
