@@ -29,6 +29,7 @@ use crate::keys;
 use crate::log_store::LogStore;
 use crate::log_writer::writes_flow;
 use crate::snapshot::{self, SnapshotBuilder, SnapshotData, Walk};
+use crate::trace;
 use crate::type_config::{ApplyReply, LogEntry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
 
 /// The most entries and bytes in one batch.
@@ -280,6 +281,11 @@ impl StateMachine {
                 })?;
                 if planted!("expiry-by-local-clock") {
                     expire_by_own_clock(&mut command);
+                }
+                if tracing::enabled!(tracing::Level::DEBUG)
+                    && let Some(trace_id) = trace::of_command(&command)
+                {
+                    tracing::debug!(index, trace_id, "an entry is applied");
                 }
                 let reply = holdfast_machine::apply(&mut self.stored.state, staged, index, &command)
                     .map_err(|error| {

@@ -29,6 +29,7 @@ use crate::error::BarrierError;
 use crate::peers::{Peers, Purpose};
 use crate::runtime::{timeout, timeout_at};
 use crate::status::ReadPoint;
+use crate::trace;
 use crate::type_config::{LogId, Raft};
 use crate::{ConsensusConfig, FatalSink};
 
@@ -108,6 +109,7 @@ type Round = (u64, Option<u64>);
 
 struct Reader {
     deadline: Instant,
+    trace_parent: String,
     reply: oneshot::Sender<Result<Round, BarrierError>>,
 }
 
@@ -150,7 +152,11 @@ impl Barrier {
     pub(crate) async fn pass(&self, deadline: Instant) -> Result<ReadPoint, BarrierError> {
         let (reply, answer) = oneshot::channel();
         self.queue
-            .send(Reader { deadline, reply })
+            .send(Reader {
+                deadline,
+                trace_parent: trace::current(),
+                reply,
+            })
             .map_err(|_| BarrierError::Stopped)?;
         let passed = async {
             let (index, term) = answer.await.map_err(|_| BarrierError::Stopped)??;
@@ -196,7 +202,8 @@ impl Rounds {
                 continue;
             };
             metrics::histogram!("holdfast_barrier_batch_readers").record(readers.len() as f64);
-            let result = self.round(deadline).await;
+            let trace_parent = readers.first().map_or("", |reader| &reader.trace_parent);
+            let result = self.round(deadline, trace_parent).await;
             for reader in readers {
                 // A reader that gave up meanwhile needs no answer.
                 drop(reader.reply.send(result.clone()));
@@ -206,7 +213,7 @@ impl Rounds {
 
     /// One round, tried again until it succeeds or the last of its readers has given up. Every attempt begins
     /// after all of them arrived, so the first success serves all.
-    async fn round(&mut self, deadline: Instant) -> Result<Round, BarrierError> {
+    async fn round(&mut self, deadline: Instant, trace_parent: &str) -> Result<Round, BarrierError> {
         if !*self.recovered.borrow() {
             reached!("barrier.waited-for-recovery");
         }
@@ -222,7 +229,7 @@ impl Rounds {
             if began >= deadline {
                 return Err(BarrierError::NoLeader { why });
             }
-            match self.attempt(deadline).await {
+            match self.attempt(deadline, trace_parent).await {
                 Ok((index, term)) => {
                     metrics::histogram!("holdfast_barrier_seconds").record(began.elapsed().as_secs_f64());
                     let mut points = lock(&self.points);
@@ -239,7 +246,7 @@ impl Rounds {
         }
     }
 
-    async fn attempt(&self, deadline: Instant) -> Result<Round, String> {
+    async fn attempt(&self, deadline: Instant, trace_parent: &str) -> Result<Round, String> {
         let (leader, address) = {
             let receiver = self.raft.metrics();
             let metrics = receiver.borrow_watched();
@@ -268,7 +275,7 @@ impl Rounds {
             (Some(id), Some(addresses)) => {
                 tokio::select! {
                     biased;
-                    answer = self.ask(id, &addresses.peer, ttl) => answer,
+                    answer = self.ask(id, &addresses.peer, ttl, trace_parent) => answer,
                     () = self.succeeded(id) => Err(format!("another node leads instead of node {id}")),
                 }
             }
@@ -294,11 +301,17 @@ impl Rounds {
         }
     }
 
-    async fn ask(&self, leader: NodeId, address: &str, ttl: Duration) -> Result<Round, String> {
+    async fn ask(
+        &self,
+        leader: NodeId,
+        address: &str,
+        ttl: Duration,
+        trace_parent: &str,
+    ) -> Result<Round, String> {
         use wire::read_index_reply::Result as Kind;
-        let request = wire::ReadIndexRequest {
-            header: Some(self.peers.header(leader, ttl)),
-        };
+        let mut header = self.peers.header(leader, ttl);
+        header.trace_parent = trace_parent.to_owned();
+        let request = wire::ReadIndexRequest { header: Some(header) };
         let mut client = self
             .peers
             .client(address, Purpose::Common)

@@ -53,13 +53,16 @@ pub struct ConsensusConfig {
     pub election_timeout_ms_min: u64,
     /// The longest wait, milliseconds; also the lease during which nobody votes against a live leader.
     pub election_timeout_ms_max: u64,
-    /// How long a snapshot transfer may take in all, milliseconds.
-    pub snapshot_timeout_ms: u64,
+    /// How long the receiver of a snapshot may take none of it, milliseconds. The whole may take as long as it moves.
+    pub snapshot_silence_ms_max: u64,
+    /// How long it may take to install what it has received, milliseconds.
+    pub snapshot_install_ms_max: u64,
     /// How long a peer may take to answer one request, connect included, milliseconds.
     pub rpc_timeout_ms: u64,
     /// Entries kept behind the applied one, so that a follower that was away briefly needs no snapshot.
     pub log_entries_kept: u64,
-    /// A voter this many entries behind is given up on: the log is purged past it and it gets a snapshot.
+    /// A voter this many entries behind is given up on: the log is purged past it and it gets a snapshot. While it
+    /// receives that, and until it has caught up, four times as many are kept for it.
     pub log_entries_kept_max: u64,
     /// Entry bytes kept in memory behind the newest, for replication and apply.
     pub log_cache_bytes: usize,
@@ -80,7 +83,8 @@ impl ConsensusConfig {
             heartbeat_interval_ms: 100,
             election_timeout_ms_min: 500,
             election_timeout_ms_max: 1_000,
-            snapshot_timeout_ms: 600_000,
+            snapshot_silence_ms_max: 20_000,
+            snapshot_install_ms_max: 600_000,
             rpc_timeout_ms: 400,
             log_entries_kept: 10_000,
             log_entries_kept_max: 200_000,

@@ -18,6 +18,7 @@ use openraft::{ServerState, SnapshotPolicy};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
+use tracing::Instrument;
 
 use crate::acknowledged::Acknowledged;
 use crate::apply::{Applied, StateMachine};
@@ -36,7 +37,7 @@ use crate::status::{
     Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,
 };
 use crate::type_config::{ApplyReply, EncodedCommand, LogId, Raft};
-use crate::{ConsensusConfig, FatalSink, PeerAddresses, identity, snapshot};
+use crate::{ConsensusConfig, FatalSink, PeerAddresses, identity, snapshot, trace};
 
 /// The service on the peer port as tonic takes it.
 #[cfg(not(madsim))]
@@ -57,7 +58,7 @@ struct Inner {
     writer: LogWriter,
     log: LogStore,
     applied: Arc<Applied>,
-    acknowledged: Arc<Acknowledged>,
+    peers: Arc<Peers>,
     barrier: Barrier,
     peer_service: PeerService,
     leadership: Arc<watch::Sender<Leadership>>,
@@ -107,7 +108,7 @@ impl Group {
             config.clone(),
             applied.clone(),
             directories.clone(),
-            acknowledged.clone(),
+            acknowledged,
         ));
         let starting = Raft::new(
             config.node_id,
@@ -116,7 +117,9 @@ impl Group {
             log.clone(),
             machine,
         );
+        let span = tracing::info_span!("raft", node = config.node_id, shard = config.shard.0);
         let raft = raising(&fatal, starting)
+            .instrument(span)
             .await
             .map_err(|error| StartError::Raft(error.to_string()))?;
 
@@ -131,7 +134,14 @@ impl Group {
             fatal.clone(),
         );
         let leadership = Arc::new(watch::channel(Leadership::default()).0);
-        let peer_service = PeerService::new(peers, raft.clone(), log.clone(), engine, rounds, fatal.clone());
+        let peer_service = PeerService::new(
+            peers.clone(),
+            raft.clone(),
+            log.clone(),
+            engine,
+            rounds,
+            fatal.clone(),
+        );
 
         let guarded = |what, task: BoxFuture<'static, ()>| tokio::spawn(fatal.clone().guard(what, task));
         let mut tasks = vec![
@@ -155,7 +165,7 @@ impl Group {
                     config: config.clone(),
                     raft: raft.clone(),
                     writer: writer.clone(),
-                    acknowledged: acknowledged.clone(),
+                    peers: peers.clone(),
                     fatal: fatal.clone(),
                     stopping: stopping_receiver,
                 }
@@ -175,7 +185,7 @@ impl Group {
             writer,
             log,
             applied,
-            acknowledged,
+            peers,
             barrier,
             peer_service,
             leadership,
@@ -470,6 +480,12 @@ impl Group {
         deadline: Instant,
     ) -> Result<NodeId, MembershipError> {
         let attempt_ttl = Duration::from_millis(self.inner.config.election_timeout_ms_max) * 2;
+        *self
+            .inner
+            .peers
+            .transferring
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = trace::current();
         membership::transfer_leadership(&self.inner.raft, to, deadline, attempt_ttl).await
     }
 
@@ -499,7 +515,7 @@ impl Group {
         }
         // What a fatal failure left behind is nobody's to write.
         if self.inner.fatal.reason().is_none()
-            && let Err(error) = self.inner.acknowledged.store()
+            && let Err(error) = self.inner.peers.acknowledged.store()
         {
             tracing::warn!(%error, "what the peers hold could not be written down");
         }
@@ -537,8 +553,8 @@ fn raft_config(config: &ConsensusConfig, restore_leader: bool) -> Result<Arc<ope
         heartbeat_interval: config.heartbeat_interval_ms,
         election_timeout_min: config.election_timeout_ms_min,
         election_timeout_max: config.election_timeout_ms_max,
-        // For the whole transfer, not for a part of it.
-        install_snapshot_timeout: config.snapshot_timeout_ms,
+        // Not used: `network` watches the progress of a transfer.
+        install_snapshot_timeout: config.snapshot_install_ms_max,
         max_payload_entries: config.append_entries_max,
         // Ours; see `maintenance`.
         snapshot_policy: SnapshotPolicy::Never,

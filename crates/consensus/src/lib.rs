@@ -12,7 +12,7 @@
 //! Reading: `barrier` shares one quorum round among all readers that wait. `snapshot` streams state to members
 //! whose log is too far behind. `membership` and `maintenance` keep the group in shape. `codec`, `entry` and
 //! `keys` say what the bytes on disk look like; `identity` whose they are, and `acknowledged` what others know them to hold. `runtime` is the seam at which the
-//! simulator takes the place of tokio.
+//! simulator takes the place of tokio. `trace` finds a request again in the logs of all members.
 
 mod acknowledged;
 mod apply;
@@ -36,6 +36,7 @@ mod peers;
 mod runtime;
 mod snapshot;
 mod status;
+mod trace;
 mod type_config;
 
 #[cfg(any(test, feature = "testing"))]
@@ -50,4 +51,5 @@ pub use peer_service::PeerService;
 pub use status::{
     Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,
 };
+pub use trace::traced;
 pub use type_config::EncodedCommand;

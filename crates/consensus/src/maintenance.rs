@@ -12,10 +12,10 @@ use openraft::{ChangeMembers, RaftMetrics};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use crate::acknowledged::Acknowledged;
 use crate::barrier::Barrier;
 use crate::log_writer::LogWriter;
 use crate::membership::best_successor;
+use crate::peers::Peers;
 use crate::status::Leadership;
 use crate::type_config::{LogId, Raft, TypeConfig};
 use crate::{ConsensusConfig, FatalSink};
@@ -23,6 +23,8 @@ use crate::{ConsensusConfig, FatalSink};
 /// How long a half-done membership change may rest before the leader finishes it.
 const JOINT_REST_MAX: Duration = Duration::from_secs(5);
 
+/// How many times the usual reserve is kept for the receivers of snapshots.
+const RECEIVER_SHARE: u64 = 4;
 /// How often what the members hold is written down.
 const STORE_EVERY: Duration = Duration::from_secs(5);
 
@@ -136,7 +138,7 @@ pub(crate) struct Maintenance {
     pub(crate) config: Arc<ConsensusConfig>,
     pub(crate) raft: Raft,
     pub(crate) writer: LogWriter,
-    pub(crate) acknowledged: Arc<Acknowledged>,
+    pub(crate) peers: Arc<Peers>,
     pub(crate) fatal: FatalSink,
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -164,7 +166,7 @@ impl Maintenance {
                 snapshot_asked_at = Some(snapshot);
                 drop(self.raft.trigger().snapshot().await);
             }
-            if let Some(upto) = purge_upto(&metrics, &self.config)
+            if let Some(upto) = purge_upto(&self.positions(&metrics), &self.config)
                 && purge_asked_at != Some(upto)
             {
                 purge_asked_at = Some(upto);
@@ -175,7 +177,7 @@ impl Maintenance {
             let idle = self.writer.sync_age().is_none();
             if stored_at.elapsed() >= STORE_EVERY && idle && self.fatal.reason().is_none() {
                 stored_at = Instant::now();
-                if let Err(error) = self.acknowledged.store() {
+                if let Err(error) = self.peers.acknowledged.store() {
                     self.fatal
                         .report(format!("writing down what the peers hold failed: {error}"));
                     return;
@@ -190,6 +192,32 @@ impl Maintenance {
         }
     }
 
+    /// Looks at where everybody stands, and forgets receivers of snapshots that have caught up.
+    fn positions(&self, metrics: &RaftMetrics<TypeConfig>) -> Positions {
+        let index = |id: Option<LogId>| id.map_or(0, |id| id.index);
+        let applied = index(metrics.last_applied);
+        let matched = metrics.replication.as_ref();
+        let mut receivers = self.peers.receiving();
+        receivers.retain(|node, _| {
+            let matched = matched.and_then(|matched| matched.get(node));
+            matched.is_some_and(|id| index(*id) < applied.saturating_sub(self.config.log_entries_kept))
+        });
+        let receiving = receivers
+            .iter()
+            .map(|(node, snapshot)| {
+                let matched = matched.and_then(|matched| matched.get(node).copied().flatten());
+                index(matched).max(*snapshot)
+            })
+            .min();
+        Positions {
+            snapshot: index(metrics.snapshot),
+            applied,
+            purged: index(metrics.purged),
+            needed: matched.and_then(|matched| matched.values().map(|id| index(*id)).min()),
+            receiving,
+        }
+    }
+
     /// A leader's own log counts for its quorums too, so the others are told how far it goes. What its followers
     /// say is noted where it arrives.
     fn note_own(&self, metrics: &RaftMetrics<TypeConfig>) {
@@ -198,14 +226,14 @@ impl Maintenance {
         }
         let term = metrics.current_term;
         if let Some(committed) = metrics.cluster_committed {
-            self.acknowledged.committed(term, committed.index);
+            self.peers.acknowledged.committed(term, committed.index);
         }
         let own = metrics
             .replication
             .as_ref()
             .and_then(|replication| replication.get(&metrics.id).copied().flatten());
         if let Some(own) = own {
-            self.acknowledged.matched(term, metrics.id, own.index);
+            self.peers.acknowledged.matched(term, metrics.id, own.index);
         }
     }
 
@@ -271,26 +299,67 @@ fn died(error: &Fatal<TypeConfig>) -> String {
     }
 }
 
+/// Where everybody stands, as far as purging the log goes.
+#[derive(Debug, Default)]
+struct Positions {
+    snapshot: u64,
+    applied: u64,
+    purged: u64,
+    /// The least that a member has, if this node leads.
+    needed: Option<u64>,
+    /// The least that a member has that receives a snapshot, or did and has not caught up.
+    receiving: Option<u64>,
+}
+
 /// How far the log may be purged now, if that is worth an entry in it: what every voter and learner has, and a
-/// reserve for those that were away briefly; past those that are hopelessly behind, which get a snapshot.
-fn purge_upto(metrics: &RaftMetrics<TypeConfig>, config: &ConsensusConfig) -> Option<u64> {
-    let snapshot = metrics.snapshot?.index;
-    let applied = metrics.last_applied?.index;
-    let mut upto = applied.checked_sub(config.log_entries_kept)?;
-    let needed = metrics
-        .replication
-        .iter()
-        .flatten()
-        .map(|(_, matched)| matched.map_or(0, |id| id.index))
-        .min();
-    if let Some(needed) = needed {
-        if needed < applied.saturating_sub(config.log_entries_kept_max) {
+/// reserve for those that were away briefly; past those that are hopelessly behind, which get a snapshot. Who
+/// receives one needs what comes after it: that is kept, up to four times the reserve for all others, so that under
+/// load the snapshot is not out of date when it arrives.
+fn purge_upto(at: &Positions, config: &ConsensusConfig) -> Option<u64> {
+    let kept_max = config.log_entries_kept_max;
+    let mut upto = at.applied.checked_sub(config.log_entries_kept)?;
+    if let Some(needed) = at.needed {
+        if needed < at.applied.saturating_sub(kept_max) {
             reached!("log.purged-past-a-laggard");
         }
-        upto = upto.min(needed.max(applied.saturating_sub(config.log_entries_kept_max)));
+        upto = upto.min(needed.max(at.applied.saturating_sub(kept_max)));
     }
-    let upto = upto.min(snapshot);
-    let purged = metrics.purged.map_or(0, |id| id.index);
+    if let Some(receiving) = at.receiving {
+        let most = kept_max.saturating_mul(RECEIVER_SHARE);
+        upto = upto.min(receiving.max(at.applied.saturating_sub(most)));
+    }
+    let upto = upto.min(at.snapshot);
     // A tenth at a time, so that a purge is rare beside what it removes.
-    (upto > purged + config.log_entries_kept / 10).then_some(upto)
+    (upto > at.purged + config.log_entries_kept / 10).then_some(upto)
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_types::ClusterId;
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn the_log_behind_a_snapshot_is_kept_for_its_receiver() {
+        let config = ConsensusConfig {
+            log_entries_kept: 10,
+            log_entries_kept_max: 100,
+            ..ConsensusConfig::new(ClusterId(Uuid::nil()), 1)
+        };
+        let mut at = Positions {
+            snapshot: 1_000,
+            applied: 1_000,
+            needed: Some(5),
+            ..Positions::default()
+        };
+        let past_the_hopeless = purge_upto(&at, &config);
+        assert_eq!(past_the_hopeless, Some(900));
+        at.receiving = Some(700);
+        assert_eq!(purge_upto(&at, &config), Some(700));
+        at.receiving = Some(5);
+        assert_eq!(purge_upto(&at, &config), Some(600), "not for ever");
+        at.purged = 600;
+        assert_eq!(purge_upto(&at, &config), None);
+    }
 }

@@ -29,8 +29,9 @@ use crate::PeerAddresses;
 use crate::codec;
 use crate::convert;
 use crate::peers::{Peers, Purpose};
-use crate::runtime::timeout;
+use crate::runtime::{timeout, timeout_at};
 use crate::snapshot::{SnapshotData, Walk, chunk_checksum};
+use crate::trace;
 use crate::type_config::{LeaderTerm, LogId, SnapshotMeta, TypeConfig, Vote};
 
 type RpcError = RPCError<TypeConfig>;
@@ -123,6 +124,29 @@ impl Network {
         }
     }
 
+    /// Waits for the answer to a snapshot for as long as chunks are taken, and then for its installation.
+    async fn while_it_moves<T>(
+        &self,
+        progress: &Mutex<SnapshotProgress>,
+        answer: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, RpcError> {
+        let mut answer = std::pin::pin!(answer);
+        loop {
+            let SnapshotProgress { at, ended } = *lock(progress);
+            let ttl = Duration::from_millis(if ended {
+                self.peers.config.snapshot_install_ms_max
+            } else {
+                self.peers.config.snapshot_silence_ms_max
+            });
+            match timeout_at(at + ttl, &mut answer).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) => return Err(self.error(&status)),
+                Err(_) if lock(progress).at > at => {}
+                Err(_) => return Err(self.timed_out(RPCTypes::InstallSnapshot, ttl)),
+            }
+        }
+    }
+
     /// The member says that its log is durable and agrees up to there. Noted before openraft hears it, so that the
     /// member is asked about no less than openraft takes for granted.
     fn note_matched(&self, term: u64, matched: Option<&LogId>) {
@@ -159,11 +183,14 @@ impl Network {
             return Ok(futures::stream::empty().boxed());
         };
         let term = first.vote.leader_id.term;
+        let trace_parent = trace::of_entries(&first.entries);
         let input = futures::stream::iter([first]).chain(input);
         let ttl = self.stream_ttl();
         let unanswered: Arc<Mutex<VecDeque<Instant>>> = Arc::default();
         let sent = unanswered.clone();
-        let mut header = Some(self.peers.header(self.target, Duration::ZERO));
+        let mut header = self.peers.header(self.target, Duration::ZERO);
+        header.trace_parent = trace_parent;
+        let mut header = Some(header);
         let peers = self.peers.clone();
         let requests = input.map(move |request| {
             lock(&sent).push_back(Instant::now());
@@ -294,20 +321,40 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let SnapshotData::Outgoing(view) = snapshot.snapshot else {
             return Err(NetworkError::from_string("a snapshot being received cannot be sent on").into());
         };
-        let ttl = Duration::from_millis(self.peers.config.snapshot_timeout_ms);
-        let start = start_chunk(self.peers.header(self.target, ttl), &vote, &snapshot.meta);
+        let config = &self.peers.config;
+        let last = snapshot.meta.last_log_id.map_or(0, |id| id.index);
+        let start = start_chunk(
+            self.peers.header(self.target, Duration::ZERO),
+            &vote,
+            &snapshot.meta,
+        );
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
-        let chunks = chunks(start, Walk::new(view, self.peers.config.shard), failure.clone());
+        let progress = Arc::new(Mutex::new(SnapshotProgress {
+            at: Instant::now(),
+            ended: false,
+        }));
+        let noted = progress.clone();
+        let chunks = chunks(start, Walk::new(view, config.shard), failure.clone()).inspect(move |chunk| {
+            *lock(&noted) = SnapshotProgress {
+                at: Instant::now(),
+                ended: matches!(chunk.part, Some(wire::snapshot_chunk::Part::End(_))),
+            };
+        });
         let mut client = self.client()?;
-        let answer = self.call(RPCTypes::InstallSnapshot, ttl, client.install_snapshot(chunks));
+        self.peers.snapshot_begins(self.target, last);
+        let answer = self.while_it_moves(&progress, client.install_snapshot(chunks));
         let reply = tokio::select! {
             biased;
             closed = cancel => {
                 reached!("snapshot.send-cancelled");
+                self.peers.snapshot_failed(self.target);
                 return Err(closed.into());
             }
             reply = answer => reply,
         };
+        if reply.is_err() {
+            self.peers.snapshot_failed(self.target);
+        }
         if let Some(why) = lock(&failure).take() {
             reached!("snapshot.not-readable");
             return Err(NetworkError::from_string(format!("the snapshot could not be read: {why}")).into());
@@ -327,8 +374,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         use wire::transfer_leader_reply::Result as Kind;
         let ttl = self.stream_ttl();
+        let mut header = self.peers.header(self.target, ttl);
+        header.trace_parent.clone_from(&lock(&self.peers.transferring));
         let request = wire::TransferLeaderRequest {
-            header: Some(self.peers.header(self.target, ttl)),
+            header: Some(header),
             from_leader: Some(convert::vote_to_wire(req.from_leader())),
             to_node: *req.to_node_id(),
             last_log_id: req.last_log_id().map(convert::log_id_to_wire),
@@ -350,6 +399,13 @@ impl RaftNetworkV2<TypeConfig> for Network {
             None => return Err(self.error(&Status::internal("a peer gave no answer this release knows"))),
         })
     }
+}
+
+/// When a snapshot's last chunk was taken, and whether it was the end.
+#[derive(Clone, Copy)]
+struct SnapshotProgress {
+    at: Instant,
+    ended: bool,
 }
 
 /// A quorum holds what a leader calls committed.

@@ -29,6 +29,7 @@ use crate::log_writer::writes_flow;
 use crate::peers::Peers;
 use crate::runtime::timeout;
 use crate::snapshot::{self, SnapshotData, chunk_checksum};
+use crate::trace;
 use crate::type_config::{Raft, SnapshotMeta, StoredMembership};
 
 /// How long the sender of a snapshot may be silent.
@@ -75,7 +76,7 @@ impl PeerService {
     }
 
     /// Refuses strangers.
-    fn check(&self, header: Option<wire::PeerHeader>) -> Result<(), Status> {
+    fn check(&self, header: Option<wire::PeerHeader>, what: &'static str) -> Result<(), Status> {
         let config = &self.inner.peers.config;
         if let Some(reason) = self.inner.fatal.reason() {
             reached!("peer.silent-after-failure");
@@ -108,7 +109,17 @@ impl PeerService {
             )));
         }
         self.check_directories(&header)?;
-        self.check_acknowledged(&header)
+        self.check_epoch(&header)?;
+        self.check_acknowledged(&header)?;
+        if !header.trace_parent.is_empty() {
+            tracing::debug!(
+                node = config.node_id,
+                from = header.from_node,
+                trace_id = trace::id(&header.trace_parent),
+                "{what}"
+            );
+        }
+        Ok(())
     }
 
     /// Refuses nodes that lost their directory, and notices when this one did.
@@ -141,6 +152,30 @@ impl PeerService {
                 Err(Status::unavailable(error.to_string()))
             }
         }
+    }
+
+    /// Refuses who follows another history of the shard.
+    ///
+    /// An epoch changes by an entry of the log only. So a message of another epoch is usually right: one side has
+    /// applied the change and the other has not yet, and a follower that lags must take the very appends that bring
+    /// it the change. It is certainly wrong if the side that has applied less is in the later epoch, or if both have
+    /// applied as much and differ: then the same log gave two answers, or it is not the same log.
+    fn check_epoch(&self, header: &wire::PeerHeader) -> Result<(), Status> {
+        let (state, next) = self.inner.peers.applied.position();
+        if epochs_contradict((header.applied_next, header.shard_epoch), (next, state.epoch.0)) {
+            return Err(Status::failed_precondition(format!(
+                "node {} is in epoch {} of shard {} before log index {}, but node {} here is in epoch {} before {}: \
+                 they do not follow one log",
+                header.from_node,
+                header.shard_epoch,
+                header.shard,
+                header.applied_next,
+                header.to_node,
+                state.epoch.0,
+                next
+            )));
+        }
+        Ok(())
     }
 
     /// Notices when this node's directory was put back from an older copy. Before Raft sees the message: its answer
@@ -192,7 +227,7 @@ impl PeerService {
         let Some(Part::Start(mut start)) = next_part(&mut chunks).await? else {
             return Err(Status::invalid_argument("a snapshot starts with its header"));
         };
-        self.check(start.header.take())?;
+        self.check(start.header.take(), "install_snapshot")?;
         let guard = self.inner.staging.clone().try_lock_owned().map_err(|_| {
             reached!("snapshot.second-refused");
             Status::aborted("another snapshot is being received; try again")
@@ -259,6 +294,12 @@ async fn next_part(
     }
 }
 
+/// Whether two replicas cannot be of one log: each is what it has applied up to, and the epoch there.
+fn epochs_contradict(one: (u64, u64), other: (u64, u64)) -> bool {
+    let (less, more) = (one.min(other), one.max(other));
+    less.1 > more.1 || (less.0 == more.0 && less.1 != more.1)
+}
+
 /// Raft has stopped.
 fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("raft has stopped here: {error}"))
@@ -277,13 +318,18 @@ impl peer_service_server::PeerService for PeerService {
             .message()
             .await?
             .ok_or_else(|| Status::invalid_argument("the stream ended before it began"))?;
-        self.check(first.header.take())?;
+        self.check(first.header.take(), "stream_append")?;
         let first = convert::append_from_wire(first)?;
+        let node = self.inner.peers.config.node_id;
+        trace::arrived(node, &first.entries);
         // A request that cannot be read ends the stream: Raft has answered all before it, and none after it.
-        let rest = requests.scan((), |(), request| {
+        let rest = requests.scan((), move |(), request| {
             let request = request.and_then(convert::append_from_wire);
             futures::future::ready(match request {
-                Ok(request) => Some(request),
+                Ok(request) => {
+                    trace::arrived(node, &request.entries);
+                    Some(request)
+                }
                 Err(status) => {
                     tracing::warn!(%status, "a replication stream broke off");
                     None
@@ -304,7 +350,7 @@ impl peer_service_server::PeerService for PeerService {
         request: Request<wire::AppendRequest>,
     ) -> Result<Response<wire::AppendReply>, Status> {
         let mut request = request.into_inner();
-        self.check(request.header.take())?;
+        self.check(request.header.take(), "append")?;
         let request = convert::append_from_wire(request)?;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
@@ -317,7 +363,7 @@ impl peer_service_server::PeerService for PeerService {
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteReply>, Status> {
         let mut request = request.into_inner();
         let candidate = request.header.as_ref().map(|header| header.from_node);
-        self.check(request.header.take())?;
+        self.check(request.header.take(), "vote")?;
         self.check_candidate(&request, candidate)?;
         let reply = self
             .inner
@@ -334,7 +380,7 @@ impl peer_service_server::PeerService for PeerService {
     ) -> Result<Response<wire::VoteReply>, Status> {
         let mut request = request.into_inner();
         let candidate = request.header.as_ref().map(|header| header.from_node);
-        self.check(request.header.take())?;
+        self.check(request.header.take(), "pre_vote")?;
         self.check_candidate(&request, candidate)?;
         let reply = self
             .inner
@@ -375,7 +421,7 @@ impl peer_service_server::PeerService for PeerService {
     ) -> Result<Response<wire::TransferLeaderReply>, Status> {
         use wire::transfer_leader_reply::Result as Kind;
         let mut request = request.into_inner();
-        self.check(request.header.take())?;
+        self.check(request.header.take(), "transfer_leader")?;
         let request = TransferLeaderRequest::new(
             convert::vote_from_wire(request.from_leader)?,
             request.to_node,
@@ -410,7 +456,7 @@ impl peer_service_server::PeerService for PeerService {
         use wire::read_index_reply::Result as Kind;
         let header = request.into_inner().header;
         let ttl = Duration::from_millis(u64::from(header.as_ref().map_or(0, |header| header.deadline_ms)));
-        self.check(header)?;
+        self.check(header, "read_index")?;
         let result = match timeout(ttl, self.inner.rounds.join()).await {
             Ok(Ok(id)) => Kind::ReadLogId(convert::log_id_to_wire(&id)),
             Ok(Err(LeaderError::NotLeader(leader))) => Kind::NotLeader(wire::NotLeader {
@@ -425,5 +471,21 @@ impl peer_service_server::PeerService for PeerService {
             }
         };
         Ok(Response::new(wire::ReadIndexReply { result: Some(result) }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::epochs_contradict;
+
+    #[test]
+    fn replicas_of_one_log_may_lag_but_not_contradict() {
+        assert!(!epochs_contradict((10, 1), (20, 2)), "a laggard");
+        assert!(!epochs_contradict((20, 2), (10, 1)), "the other way round");
+        assert!(!epochs_contradict((10, 2), (10, 2)));
+        assert!(!epochs_contradict((0, 1), (10, 1)));
+        assert!(epochs_contradict((10, 2), (20, 1)));
+        assert!(epochs_contradict((20, 1), (10, 2)));
+        assert!(epochs_contradict((10, 1), (10, 2)));
     }
 }

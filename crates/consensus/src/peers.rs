@@ -40,6 +40,10 @@ pub(crate) struct Peers {
     pub(crate) applied: Arc<Applied>,
     pub(crate) directories: Arc<Directories>,
     pub(crate) acknowledged: Arc<Acknowledged>,
+    /// The trace parent of the transfer of leadership under way.
+    pub(crate) transferring: Mutex<String>,
+    /// Members that get or got a snapshot and have not caught up since, and its last index.
+    receiving: Mutex<BTreeMap<NodeId, u64>>,
     channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
 }
 
@@ -55,20 +59,24 @@ impl Peers {
             applied,
             directories,
             acknowledged,
+            transferring: Mutex::default(),
+            receiving: Mutex::default(),
             channels: Mutex::new(BTreeMap::new()),
         }
     }
 
     /// The header of a message to `to`.
     pub(crate) fn header(&self, to: NodeId, deadline: Duration) -> wire::PeerHeader {
+        let (state, applied_next) = self.applied.position();
         let mut header = wire::PeerHeader {
             cluster_id: Bytes::copy_from_slice(self.config.cluster_id.0.as_bytes()),
             from_node: self.config.node_id,
             to_node: to,
             shard: self.config.shard.0,
-            shard_epoch: self.applied.state().epoch.0,
+            shard_epoch: state.epoch.0,
             deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
             trace_parent: String::new(),
+            applied_next,
             from_directory: Bytes::copy_from_slice(&self.directories.own),
             to_directory: self
                 .directories
@@ -79,6 +87,23 @@ impl Peers {
         };
         self.acknowledged.tell(to, &mut header);
         header
+    }
+
+    /// `node` is being sent a snapshot up to `index`.
+    pub(crate) fn snapshot_begins(&self, node: NodeId, index: u64) {
+        self.receiving().insert(node, index);
+    }
+
+    /// The snapshot for `node` did not arrive.
+    pub(crate) fn snapshot_failed(&self, node: NodeId) {
+        self.receiving().remove(&node);
+    }
+
+    /// Who has or gets a snapshot and still needs the log behind it.
+    pub(crate) fn receiving(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, u64>> {
+        self.receiving
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// A client for the peer at `address`.

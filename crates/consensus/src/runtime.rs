@@ -21,6 +21,7 @@ use openraft_rt::{
 };
 use pin_project_lite::pin_project;
 use tokio::sync as tokio_sync;
+use tracing::Instrument;
 
 use crate::FatalSink;
 
@@ -150,7 +151,10 @@ impl AsyncRuntime for Runtime {
         T::Output: OptionalSend + 'static,
     {
         match PANICS.try_with(FatalSink::clone) {
-            Ok(fatal) => tokio::spawn(PANICS.scope(fatal.clone(), fatal.guard("raft", future))),
+            Ok(fatal) => {
+                let guarded = fatal.clone().guard("raft", future);
+                tokio::spawn(PANICS.scope(fatal, guarded).in_current_span())
+            }
             Err(_) => tokio::spawn(future),
         }
     }

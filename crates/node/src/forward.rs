@@ -44,7 +44,8 @@ impl ForwardService for Forward {
             trace,
             deadline: Deadline::after(std::time::Duration::from_millis(message.deadline_ms.into())),
         };
-        let response = carry_out(&self.0, &message.method, message.request, &call)
+        let work = carry_out(&self.0, &message.method, message.request, &call);
+        let response = holdfast_consensus::traced(call.trace.to_header(), work)
             .instrument(span)
             .await?;
         Ok(Response::new(ForwardReply { response }))

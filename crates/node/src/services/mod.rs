@@ -60,6 +60,7 @@ impl Service {
             };
             work(message, call, permit).await
         };
+        let body = holdfast_consensus::traced(trace.to_header(), body);
         observe(method, &trace, || self.leader_for(method), body).await
     }
 
