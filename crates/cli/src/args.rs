@@ -11,7 +11,8 @@ use holdfast_client::{CallOptions, Client, ClientConfig, TlsOptions, v1};
 use crate::exit::Failure;
 use crate::output::Format;
 
-/// Options of all commands that talk to a cluster.
+/// Options of all commands that talk to a cluster. They are the same everywhere, so `-h` leaves them out and `--help`
+/// has them below what is the command's own.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Global {
     /// Client ports of the nodes.
@@ -22,6 +23,7 @@ pub(crate) struct Global {
         value_delimiter = ',',
         value_name = "HOST:PORT,…",
         default_value = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103",
+        hide_short_help = true,
         help_heading = "Connection"
     )]
     pub(crate) endpoints: Vec<String>,
@@ -34,6 +36,7 @@ pub(crate) struct Global {
         value_delimiter = ',',
         value_name = "HOST:PORT,…",
         default_value = "127.0.0.1:7201,127.0.0.1:7202,127.0.0.1:7203",
+        hide_short_help = true,
         help_heading = "Connection"
     )]
     pub(crate) admin_endpoints: Vec<String>,
@@ -44,6 +47,7 @@ pub(crate) struct Global {
         global = true,
         env = "HOLDFAST_REALM",
         default_value = "default",
+        hide_short_help = true,
         help_heading = "Connection"
     )]
     pub(crate) realm: String,
@@ -54,12 +58,13 @@ pub(crate) struct Global {
         global = true,
         env = "HOLDFAST_CALLER",
         default_value = "holdfast-cli",
+        hide_short_help = true,
         help_heading = "Connection"
     )]
     pub(crate) caller: String,
 
     /// How long to keep trying, as in 500ms, 10s or 2m [default: 10s; 10m where data moves].
-    #[arg(long, global = true, env = "HOLDFAST_TIMEOUT", value_parser = duration, help_heading = "Connection")]
+    #[arg(long, global = true, env = "HOLDFAST_TIMEOUT", value_parser = duration, hide_short_help = true, help_heading = "Connection")]
     pub(crate) timeout: Option<Duration>,
 
     /// Authorities of the servers' certificates (PEM file); switches TLS on.
@@ -68,6 +73,7 @@ pub(crate) struct Global {
         global = true,
         env = "HOLDFAST_TLS_CA",
         value_name = "FILE",
+        hide_short_help = true,
         help_heading = "Connection"
     )]
     pub(crate) tls_ca: Option<PathBuf>,
@@ -80,6 +86,7 @@ pub(crate) struct Global {
         value_name = "FILE",
         requires = "tls_ca",
         requires = "tls_key",
+        hide_short_help = true,
         help_heading = "Connection"
     )]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -91,6 +98,7 @@ pub(crate) struct Global {
         env = "HOLDFAST_TLS_KEY",
         value_name = "FILE",
         requires = "tls_cert",
+        hide_short_help = true,
         help_heading = "Connection"
     )]
     pub(crate) tls_key: Option<PathBuf>,
@@ -102,6 +110,7 @@ pub(crate) struct Global {
         env = "HOLDFAST_TLS_SERVER_NAME",
         value_name = "NAME",
         requires = "tls_ca",
+        hide_short_help = true,
         help_heading = "Connection"
     )]
     pub(crate) tls_server_name: Option<String>,

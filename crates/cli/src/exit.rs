@@ -87,6 +87,14 @@ impl Failure {
         Self::new(exit, format!("{what}: {error}"))
     }
 
+    /// Whether the same command can end differently if it is run again, with the same request id if it has one.
+    fn is_retryable(&self) -> bool {
+        match &self.cause {
+            Some(cause) => cause.is_retryable(),
+            None => matches!(self.exit, Exit::Unavailable | Exit::Interrupted),
+        }
+    }
+
     /// Tells it on standard error, in the form asked for.
     pub(crate) fn report(&self, format: Format) {
         match format {
@@ -95,9 +103,13 @@ impl Failure {
                 if let Some(hint) = &self.hint {
                     eprintln!("  hint: {hint}");
                 }
+                if let Some(retry) = self.cause.as_ref().and_then(retry_text) {
+                    eprintln!("  retry: {retry}");
+                }
             }
             Format::Json => {
                 let mut error = json!({ "message": self.message, "exit_code": self.exit as u8 });
+                error["retryable"] = json!(self.is_retryable());
                 if let Some(hint) = &self.hint {
                     error["hint"] = json!(hint);
                 }
@@ -108,6 +120,7 @@ impl Failure {
                         Outcome::NotApplied => "NOT_APPLIED",
                         Outcome::Unknown => "UNKNOWN",
                     });
+                    error["retry_after_ms"] = json!(cause.retry_after.map(|wait| wait.as_millis() as u64));
                     error["metadata"] = json!(cause.metadata);
                     error["request_id"] = json!(cause.request_id);
                     error["field_violations"] = cause
@@ -147,6 +160,20 @@ impl From<ClientError> for Failure {
         failure.cause = Some(error);
         failure
     }
+}
+
+/// Whether a retry can help, as the service or its silence says. An unknown outcome has a hint of its own.
+fn retry_text(cause: &ClientError) -> Option<String> {
+    if cause.outcome == Outcome::Unknown {
+        return None;
+    }
+    Some(match cause.retry_after {
+        Some(wait) if cause.is_retryable() && !wait.is_zero() => {
+            format!("the same command may succeed, after {wait:?}")
+        }
+        _ if cause.is_retryable() => "the same command may succeed later".to_owned(),
+        _ => "does not help: the command, or what it found, has to change first".to_owned(),
+    })
 }
 
 /// The exit code for what a call ended with.
@@ -232,5 +259,38 @@ mod tests {
             error.reason = reason.to_owned();
             assert_eq!(Failure::from(error).exit, exit, "{code:?} {reason}");
         }
+    }
+
+    #[test]
+    fn it_is_said_whether_a_retry_helps() {
+        let error = |code, reason: &str, retry_after| {
+            let mut error = ClientError::local(code, "scripted", Outcome::NotApplied);
+            error.reason = reason.to_owned();
+            error.retry_after = retry_after;
+            error
+        };
+        let second = Some(std::time::Duration::from_secs(1));
+        let table = [
+            (error(Code::Unavailable, "NO_LEADER", second), true, "after 1s"),
+            (error(Code::Unavailable, "", None), true, "may succeed later"),
+            (
+                error(Code::NotFound, "ACCOUNT_NOT_FOUND", None),
+                false,
+                "does not help",
+            ),
+            (
+                error(Code::AlreadyExists, "IDENTIFIER_UNAVAILABLE", None),
+                false,
+                "does not help",
+            ),
+        ];
+        for (error, retryable, words) in table {
+            let text = retry_text(&error).unwrap();
+            assert!(text.contains(words), "{error:?}: {text}");
+            assert_eq!(Failure::from(error).is_retryable(), retryable);
+        }
+        let unknown = ClientError::local(Code::Unavailable, "scripted", Outcome::Unknown);
+        assert_eq!(retry_text(&unknown), None);
+        assert!(!Failure::usage("no such file").is_retryable());
     }
 }

@@ -163,7 +163,7 @@ impl AccountJson {
         for (name, form) in self.attributes {
             let attribute = form
                 .into_proto()
-                .map_err(|why| format!("attributes[{name}]: {why}"))?;
+                .map_err(|why| format!("attributes.{name}: {why}"))?;
             attributes.insert(name, attribute);
         }
         Ok(v1::Account {
@@ -429,7 +429,9 @@ pub(crate) fn kind(text: &str) -> Result<v1::IdentifierKind, String> {
         "PHONE" => Ok(v1::IdentifierKind::Phone),
         "USERNAME" => Ok(v1::IdentifierKind::Username),
         "EXTERNAL" => Ok(v1::IdentifierKind::External),
-        _ => Err(format!("`{text}` is none of EMAIL, PHONE, USERNAME, EXTERNAL")),
+        _ => Err(format!(
+            "unknown kind \"{text}\"; use email, phone, username or external"
+        )),
     }
 }
 
@@ -554,7 +556,7 @@ mod tests {
         };
         assert!(wrong(r#"{"displayname":"x"}"#).contains("displayname"));
         assert!(wrong(r#"{"identifiers":[{"kind":"fax","value":"1"}]}"#).starts_with("identifiers[0].kind"));
-        assert!(wrong(r#"{"attributes":{"a":{"string":"x","bool":true}}}"#).starts_with("attributes[a]"));
+        assert!(wrong(r#"{"attributes":{"a":{"string":"x","bool":true}}}"#).starts_with("attributes.a: "));
         assert!(wrong(r#"{"attributes":{"a":{"bytes":"?"}}}"#).contains("base64"));
         assert!(wrong(r#"{"attributes":{"a":{"strng":"?"}}}"#).contains("strng"));
         assert!(wrong(r#"{"attributes":{"a":18446744073709551615}}"#).contains("64 bits"));

@@ -106,6 +106,38 @@ fn errors_are_json_where_json_was_asked_for() {
     );
     assert_eq!(error["outcome"], "NOT_APPLIED");
     assert!(error["request_id"].is_string(), "{error}");
+    assert_eq!(error["retryable"], true, "{error}");
+}
+
+#[test]
+fn a_directory_is_no_file_and_nothing_is_left_beside_it() {
+    let parent = tempfile::tempdir().unwrap();
+    let directory = parent.path().join("accounts");
+    std::fs::create_dir(&directory).unwrap();
+    let directory = directory.to_str().unwrap();
+    for line in [&["import", directory][..], &["export", "--out", directory]] {
+        let output = holdfast(&[line, &NOBODY, &["--timeout", "200ms"]].concat());
+        assert_eq!(code(&output), 2, "{line:?}: {}", text(&output.stderr));
+        assert!(
+            text(&output.stderr).contains("is a directory; name the"),
+            "{line:?}: {}",
+            text(&output.stderr)
+        );
+    }
+    assert_eq!(std::fs::read_dir(parent.path()).unwrap().count(), 1);
+}
+
+#[test]
+fn the_options_of_all_commands_are_below_the_commands_own() {
+    let short = text(&holdfast(&["account", "get", "-h"]).stdout);
+    assert!(!short.contains("--tls-ca") && short.contains("--help"), "{short}");
+    let long = text(&holdfast(&["account", "get", "--help"]).stdout);
+    let place = |words: &str| {
+        long.find(words)
+            .unwrap_or_else(|| panic!("{words} is missing in\n{long}"))
+    };
+    assert_eq!(long.matches("Connection:").count(), 1, "{long}");
+    assert!(place("--stale") < place("Connection:") && place("Connection:") < place("--tls-ca"));
 }
 
 #[test]
@@ -175,4 +207,21 @@ fn open_ports_without_tls_need_an_explicit_word() {
     );
     let allowed = holdfast(&["serve", "--check-config", "--insecure", "--config", &path]);
     assert_eq!(code(&allowed), 0, "{}", text(&allowed.stderr));
+}
+
+#[test]
+fn a_data_directory_that_cannot_be_made_is_a_mistake_in_the_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = config(directory.path(), "127.0.0.1");
+    std::fs::write(directory.path().join("file"), "").unwrap();
+    let below_a_file = directory.path().join("file/data");
+    for data_dir in [below_a_file.to_str().unwrap(), "/proc/holdfast"] {
+        let refused = holdfast(&["serve", "--config", &path, "--data-dir", data_dir]);
+        let said = text(&refused.stderr);
+        assert_eq!(code(&refused), 2, "{said}");
+        assert!(
+            said.contains("node.data_dir") && said.contains(data_dir),
+            "{said}"
+        );
+    }
 }

@@ -58,6 +58,13 @@ pub(crate) async fn run(export: &Export, global: &Global) -> Result<(), Failure>
         eprintln!("{}", json!({ "position": position }));
         return Ok(());
     };
+    // Before anything is written beside it.
+    if path.is_dir() {
+        return Err(Failure::usage(format!(
+            "{} is a directory; name the file to write",
+            path.display()
+        )));
+    }
     let mut attempt = 1;
     let (position, accounts) = loop {
         match to_file(&client, &request, global, path, visible).await {

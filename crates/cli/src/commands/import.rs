@@ -6,6 +6,7 @@
 
 mod lines;
 mod report;
+mod wrong;
 
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -148,9 +149,14 @@ pub(crate) async fn run(import: &Import, global: &Global) -> Result<(), Failure>
 }
 
 fn file_size(path: &Path) -> Result<u64, Failure> {
-    std::fs::metadata(path)
-        .map(|metadata| metadata.len())
-        .map_err(|error| Failure::io(path.display(), &error))
+    let metadata = std::fs::metadata(path).map_err(|error| Failure::io(path.display(), &error))?;
+    if metadata.is_dir() {
+        return Err(Failure::usage(format!(
+            "{} is a directory; name the JSON Lines file to import",
+            path.display()
+        )));
+    }
+    Ok(metadata.len())
 }
 
 /// `accounts.jsonl.import-id` for `accounts.jsonl`.

@@ -212,8 +212,12 @@ fn row(found: &Found, progress: &[v1::MemberProgress]) -> Vec<String> {
     ]
 }
 
+/// How far a member is behind, if its leader knows. Of a member that has not answered this leader yet, the number would
+/// be the length of the log.
 fn lag(node_id: Option<u64>, progress: &[v1::MemberProgress]) -> String {
-    let member = progress.iter().find(|member| Some(member.node_id) == node_id);
+    let member = progress
+        .iter()
+        .find(|member| Some(member.node_id) == node_id && member.matched_index.is_some());
     member.map_or("-".to_owned(), |member| member.lag_entries.to_string())
 }
 
@@ -279,7 +283,7 @@ fn shard(shard: &v1::ShardStatus) -> Value {
             json!({
                 "node_id": member.node_id,
                 "matched_index": member.matched_index,
-                "lag_entries": member.lag_entries,
+                "lag_entries": member.matched_index.map(|_| member.lag_entries),
                 "last_heard_ms": member.last_heard.map(millis),
             })
         })
@@ -352,6 +356,19 @@ mod tests {
     }
 
     #[test]
+    fn the_lag_of_a_member_that_has_not_answered_is_not_known() {
+        let progress = |matched_index| v1::MemberProgress {
+            node_id: 2,
+            matched_index,
+            lag_entries: 4_711,
+            ..Default::default()
+        };
+        assert_eq!(lag(Some(2), &[progress(Some(1))]), "4711");
+        assert_eq!(lag(Some(2), &[progress(None)]), "-");
+        assert_eq!(lag(Some(3), &[progress(Some(1))]), "-");
+    }
+
+    #[test]
     fn the_table_shows_the_living_and_the_dead() {
         let leader = v1::GetStatusResponse {
             cluster_id: "c".into(),
@@ -366,6 +383,7 @@ mod tests {
                 applied_index: 42,
                 progress: vec![v1::MemberProgress {
                     node_id: 2,
+                    matched_index: Some(25),
                     lag_entries: 17,
                     ..Default::default()
                 }],

@@ -12,6 +12,7 @@ use holdfast_client::v1;
 use tokio::sync::mpsc;
 
 use super::report::{Pending, Report};
+use super::wrong;
 use crate::exit::Failure;
 use crate::json::AccountJson;
 
@@ -148,15 +149,16 @@ fn parse(bytes: &[u8], number: u64) -> Result<v1::ImportItem, String> {
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err("the line is not a JSON object".to_owned());
     }
-    let mut json: AccountJson = serde_json::from_slice(bytes).map_err(|error| {
-        // The line within the line is always 1.
-        error.to_string().replace(" at line 1 column", " at column")
-    })?;
+    let mut text = serde_json::Deserializer::from_slice(bytes);
+    let mut json: AccountJson =
+        serde_path_to_error::deserialize(&mut text).map_err(|error| wrong::told(&error))?;
+    text.end().map_err(|error| wrong::not_json(&error))?;
     let account_id = std::mem::take(&mut json.account_id);
+    let account = json.into_account().map_err(|why| wrong::of_field(&why))?;
     Ok(v1::ImportItem {
         index: number,
         account_id,
-        account: Some(json.into_account()?),
+        account: Some(account),
     })
 }
 
@@ -189,5 +191,66 @@ mod tests {
         assert_eq!(lines[2].end, text.len() as u64);
         let why = lines[1].item.as_ref().unwrap_err();
         assert!(why.contains("nonsense") && !why.contains("line 1"), "{why}");
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_the_words_of_who_wrote_it() {
+        for (line, words) in [
+            (
+                r#"{"identifiers":[{"kind":"mail","value":"a@b.example"}]}"#,
+                r#"field `identifiers[0].kind`: unknown kind "mail"; use email, phone, username or external"#,
+            ),
+            (
+                r#"{"identifiers":[{"kind":"email"}]}"#,
+                "field `identifiers[0].value` is missing",
+            ),
+            (
+                r#"{"identifiers":[{"kind":"email","valeu":"a@b.example"}]}"#,
+                "field `identifiers[0].valeu` is not known; known are kind, issuer, value,",
+            ),
+            (
+                r#"{"nonsense":1}"#,
+                "field `nonsense` is not known; known are account_id,",
+            ),
+            (r#"{"locale":"a","locale":"b"}"#, "field `locale` is there twice"),
+            (
+                r#"{"display_name":5}"#,
+                "field `display_name`: expected a text, found the number 5",
+            ),
+            (
+                r#"{"identifiers":{}}"#,
+                "field `identifiers`: expected a list, found an object",
+            ),
+            (
+                r#"{"labels":["a"]}"#,
+                "field `labels`: expected an object, found a list",
+            ),
+            (
+                r#"{"identifiers":[{"kind":"email","value":"a@b.example","primary":"yes"}]}"#,
+                "field `identifiers[0].primary`: expected true or false, found the text \"yes\"",
+            ),
+            (
+                r#"{"attributes":{"plan":null}}"#,
+                "field `attributes.plan`: an attribute cannot be null",
+            ),
+            (
+                r#"{"attributes":{"plan":{}}}"#,
+                "field `attributes.plan`: needs exactly one of string,",
+            ),
+            (
+                r#"{"display_name":"a" "locale":"b"}"#,
+                "not valid JSON: expected `,` or `}` at column 21",
+            ),
+            (r#"{"display_name":"a""#, "not valid JSON: "),
+            (
+                r#"{"display_name":"a"} x"#,
+                "not valid JSON: trailing characters at column 22",
+            ),
+            ("[]", "the line is not a JSON object"),
+        ] {
+            let why = parse(line.as_bytes(), 1).unwrap_err();
+            assert!(why.starts_with(words), "{line}\n{why}\n{words}");
+            assert!(!why.contains("line 1") && !why.contains("struct"), "{why}");
+        }
     }
 }
