@@ -203,7 +203,7 @@ fn change_log_is_whole(end: &EndState, verdict: &mut Verdict) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(madsim)))]
 mod tests {
     use proptest::prelude::*;
 

@@ -217,7 +217,7 @@ fn fits(input: &Input, kind: ChangeKind) -> bool {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(madsim)))]
 mod tests {
     use proptest::prelude::*;
 

@@ -163,7 +163,7 @@ fn tokens_grow(history: &History, verdict: &mut Verdict) {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(madsim)))]
 mod tests {
     use proptest::prelude::*;
 

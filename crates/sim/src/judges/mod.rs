@@ -3,6 +3,8 @@
 //! Every judge is a pure function to a [`Verdict`]. None trusts another's view of the run: some see only what
 //! clients saw (black box), some the log indexes that the servers gave out, some the stored rows at the end.
 
+#[cfg(all(test, not(madsim)))]
+mod crosscheck;
 pub mod durability;
 mod evidence;
 pub mod exactly_once;
@@ -10,9 +12,10 @@ pub mod freshness;
 pub mod linearizability;
 mod model;
 pub mod order;
+pub mod scans;
 mod search;
 pub mod serializability;
-#[cfg(test)]
+#[cfg(all(test, not(madsim)))]
 mod testing;
 pub mod uniqueness;
 

@@ -118,11 +118,16 @@ fn replay(evidence: &Evidence<'_>, verdict: &mut Verdict) {
         }
     }
     steps.sort_unstable();
+    let mut sights: BTreeMap<u64, Vec<Sight<'_>>> = BTreeMap::new();
+    for sight in evidence.tracks.values().flat_map(|track| &track.sights) {
+        sights.entry(sight.by.id).or_default().push(*sight);
+    }
     let mut world = World {
         evidence,
         accounts: BTreeMap::new(),
         owners: BTreeMap::new(),
         hazy: BTreeSet::new(),
+        sights,
         broken: BTreeSet::new(),
         verdict,
     };
@@ -143,6 +148,8 @@ struct World<'e, 'h> {
     owners: BTreeMap<String, &'h str>,
     /// Accounts at a revision that no answer shows and whose maker does not follow.
     hazy: BTreeSet<&'h str>,
+    /// What each operation saw.
+    sights: BTreeMap<u64, Vec<Sight<'h>>>,
     /// Accounts about which a violation was reported: what follows from that is not reported again.
     broken: BTreeSet<&'h str>,
     verdict: &'e mut Verdict,
@@ -274,15 +281,7 @@ impl<'h> World<'_, 'h> {
 
     /// Compares an answer with the world at its position.
     fn answer(&mut self, operation: &'h Operation, position: u64) {
-        let sights: Vec<Sight<'h>> = self
-            .evidence
-            .tracks
-            .values()
-            .flat_map(|track| &track.sights)
-            .filter(|sight| sight.by.id == operation.id)
-            .copied()
-            .collect();
-        for sight in sights {
+        for sight in self.sights.get(&operation.id).cloned().unwrap_or_default() {
             self.sight(&sight, position);
         }
         if let (
@@ -359,7 +358,7 @@ impl<'h> World<'_, 'h> {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(madsim)))]
 mod tests {
     use proptest::prelude::*;
 

@@ -109,8 +109,9 @@ struct Search<'c, M: Model> {
 
 /// A configuration on the way down, and what may come next from it.
 struct Frame<S> {
-    /// How many calls were linearized when it was entered.
+    /// How many calls were linearized when it was entered, and how many of the known ones from the beginning.
     depth: usize,
+    first: usize,
     candidates: std::vec::IntoIter<(usize, S)>,
 }
 
@@ -138,6 +139,7 @@ impl<M: Model> Search<'_, M> {
             }
             stack.push(Frame {
                 depth: self.order.len(),
+                first: self.first,
                 candidates: candidates.into_iter(),
             });
             // Up, until there is another way.
@@ -150,8 +152,8 @@ impl<M: Model> Search<'_, M> {
                 };
                 match frame.candidates.next() {
                     Some((call, next)) => {
-                        let depth = frame.depth;
-                        self.unwind(depth);
+                        let (depth, first) = (frame.depth, frame.first);
+                        self.unwind(depth, first);
                         self.take(call);
                         break next;
                     }
@@ -173,11 +175,11 @@ impl<M: Model> Search<'_, M> {
         self.order.push(call);
     }
 
-    fn unwind(&mut self, depth: usize) {
+    fn unwind(&mut self, depth: usize, first: usize) {
         for call in self.order.drain(depth..) {
             self.done.clear(call);
         }
-        self.first = 0;
+        self.first = first;
     }
 
     /// Linearizes every outstanding read that may come next and fits, until none is left. Returns how many calls

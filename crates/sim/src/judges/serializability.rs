@@ -389,7 +389,7 @@ impl Graph {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(madsim)))]
 mod tests {
     use proptest::prelude::*;
 

@@ -289,7 +289,7 @@ fn by_log_index(evidence: &Evidence<'_>, end: &EndState, verdict: &mut Verdict) 
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(madsim)))]
 mod tests {
     use proptest::prelude::*;
 
