@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use holdfast_accounts::RowKey;
 use holdfast_consensus::{FatalSink, Group, Leadership};
+use holdfast_markers::reached;
 use holdfast_storage::engine::Engine;
 use holdfast_types::{Clock, ClusterId, ConsistencyToken, Millis, NodeId, Placement, RealmNumber, ShardId};
 use holdfast_wire::status::{Problem, Reason};
@@ -74,10 +75,13 @@ impl Core {
     pub(crate) fn serving(&self) -> Result<(), Failure> {
         match self.lifecycle.phase() {
             Phase::Starting | Phase::Serving => Ok(()),
-            Phase::Draining | Phase::Stopping | Phase::Stopped => Err(Failure::new(
-                Reason::NodeNotServing,
-                "this node is draining or being stopped; ask another",
-            )),
+            Phase::Draining | Phase::Stopping | Phase::Stopped => {
+                reached!("core.turned-away");
+                Err(Failure::new(
+                    Reason::NodeNotServing,
+                    "this node is draining or being stopped; ask another",
+                ))
+            }
         }
     }
 

@@ -6,6 +6,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use holdfast_markers::reached;
 use holdfast_storage::engine::Usage;
 
 use crate::config::DiskSection;
@@ -44,12 +45,14 @@ impl DiskGuard {
         if is != was {
             self.nearly_full.store(is, Ordering::Relaxed);
             if is {
+                reached!("disk.nearly-full");
                 tracing::warn!(
                     free_bytes = free,
                     reserve_bytes = self.reserve_bytes,
                     "the disk is nearly full: creates and imports are refused"
                 );
             } else {
+                reached!("disk.has-room-again");
                 tracing::info!(
                     free_bytes = free,
                     "the disk has room again: creates and imports are accepted"

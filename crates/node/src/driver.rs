@@ -20,6 +20,7 @@ use std::time::Duration;
 use holdfast_accounts::{self as accounts, EvaluateError, Evaluation, Operation, Outcome, Plan, Request};
 use holdfast_consensus::{Committed, EncodedCommand, ProposeError};
 use holdfast_machine::{Body, Command, Guard, Mutation, Reply};
+use holdfast_markers::{planted, reached, unlucky};
 use holdfast_storage::command;
 use holdfast_storage::schema::{self, RowView, encode_plan};
 use holdfast_types::{Account, RealmNumber, Rejection};
@@ -93,8 +94,15 @@ impl Progress {
             .0
             .compare_exchange(WAITING, ABANDONED, Ordering::AcqRel, Ordering::Acquire)
         {
-            Ok(_) => OutcomeView::NotApplied,
-            Err(_) => OutcomeView::Unknown,
+            Ok(_) => {
+                reached!("driver.caller-left-before-proposal");
+                OutcomeView::NotApplied
+            }
+            Err(_) if planted!("unknown-said-to-be-definite") => OutcomeView::NotApplied,
+            Err(_) => {
+                reached!("driver.caller-left-after-proposal");
+                OutcomeView::Unknown
+            }
         }
     }
 }
@@ -159,11 +167,15 @@ async fn attempts(
         } = evaluate(core, request)?;
         let plan = match evaluation {
             Ok(Evaluation::Replay(record)) => {
+                if attempt > 0 {
+                    reached!("driver.twin-won");
+                }
                 count("replayed");
                 return replayed(core, &rows, request, record, index);
             }
             Ok(Evaluation::Propose(plan)) => *plan,
             Err(rejection @ Rejection::EtagMismatch { .. }) if !confirmed => {
+                reached!("driver.rejection-confirmed");
                 drop(rejection);
                 drop(latches);
                 barrier(core, deadline).await?;
@@ -184,6 +196,7 @@ async fn attempts(
         match settled(propose(core, mutation, term, latches).await)? {
             Settled::Applied { index } => return applied(plan, request, index),
             Settled::LookAgain => {
+                reached!("driver.evaluated-again");
                 count("guard_failed");
                 progress.undo();
             }
@@ -208,9 +221,13 @@ async fn latch(
 ) -> Result<LatchGuard<(RealmNumber, accounts::RowKey)>, Failure> {
     let began = Instant::now();
     let realm = realms::by_number(core, &*core.group.view(), request.realm)?;
-    let keys = accounts::latch_keys(request, &realm.value.config)
-        .into_iter()
-        .map(|key| (request.realm, key));
+    // Guards make it right without them too.
+    let keys = if unlucky!("driver.latches-skipped") {
+        Vec::new()
+    } else {
+        accounts::latch_keys(request, &realm.value.config)
+    };
+    let keys = keys.into_iter().map(|key| (request.realm, key));
     let latches = tokio::time::timeout(deadline.left(), core.latches.acquire(keys)).await;
     metrics::histogram!("holdfast_latch_wait_seconds").record(began.elapsed().as_secs_f64());
     latches.map_err(|_| Problem::deadline(OutcomeView::NotApplied).into())
@@ -224,6 +241,7 @@ pub(crate) fn leading(core: &Core) -> Result<u64, Failure> {
     }
     let log_clock = core.group.state().stamp.millis();
     if !core.clock_guard.may_stamp(core.clock.now(), log_clock) {
+        reached!("clock.refused-to-stamp");
         return Err(Failure::new(
             Reason::ClockSkew,
             "the leader's clock is far from its peers', or not compared with them yet",
@@ -285,6 +303,7 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
 
 /// A stored row cannot be read: damage, or a newer release wrote it. The node must not go on guessing.
 pub(crate) fn unreadable(core: &Core, error: &dyn std::fmt::Display) -> Failure {
+    reached!("driver.row-not-readable");
     core.fatal.report(format!("a stored row cannot be read: {error}"));
     Failure::new(
         Reason::NodeNotServing,
@@ -312,7 +331,10 @@ pub(crate) async fn propose<L>(
         tokio::select! {
             biased;
             result = &mut proposal => return result,
-            _ = leadership.wait_for(|now| now.term != term), if latches.is_some() => latches = None,
+            _ = leadership.wait_for(|now| now.term != term), if latches.is_some() => {
+                reached!("driver.latches-let-go-with-the-term");
+                latches = None;
+            }
         }
     }
 }
@@ -342,7 +364,10 @@ pub(crate) fn settled(result: Result<Committed, ProposeError>) -> Result<Settled
         Ok(Committed {
             reply: Reply::RequestExpired { floor },
             ..
-        }) => Err(Rejection::RequestIdExpired { oldest: floor }.into()),
+        }) => {
+            reached!("driver.request-expired-at-apply");
+            Err(Rejection::RequestIdExpired { oldest: floor }.into())
+        }
         Err(ProposeError::NotAppended { .. }) => Err(Failure::new(
             Reason::NotLeader,
             "this node lost leadership before it could propose",

@@ -1,5 +1,6 @@
 //! Why a call has no answer: a problem found here, or the status another node gave.
 
+use holdfast_markers::reached;
 use holdfast_storage::engine::EngineError;
 use holdfast_types::Rejection;
 use holdfast_wire::status::{ErrorView, OutcomeView, Problem, Reason};
@@ -64,6 +65,7 @@ impl From<Rejection> for Failure {
 /// A read of local state failed. Whoever owns the engine stops the node; the caller is told to go elsewhere.
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
+        reached!("state.not-readable");
         tracing::error!(%error, "reading state failed");
         Failure::new(
             Reason::NodeNotServing,

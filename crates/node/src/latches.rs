@@ -10,6 +10,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use holdfast_markers::reached;
 use tokio::sync::oneshot;
 
 /// The latches of one node, by key.
@@ -52,6 +53,7 @@ impl<K: Ord + Clone> Latches<K> {
                 let mut queues = self.queues.lock();
                 match queues.get_mut(&key) {
                     Some(queue) => {
+                        reached!("latch.waited");
                         let (sender, receiver) = oneshot::channel();
                         queue.push_back(sender);
                         Some(receiver)

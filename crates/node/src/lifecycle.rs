@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use holdfast_markers::reached;
 use tokio::sync::watch;
 
 use crate::deadline::Deadline;
@@ -57,6 +58,7 @@ impl Lifecycle {
         self.phase.send_if_modified(|current| {
             let drained = *current == Phase::Draining;
             if drained {
+                reached!("lifecycle.drain-undone");
                 *current = Phase::Serving;
             }
             drained

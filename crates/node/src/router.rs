@@ -9,6 +9,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_markers::reached;
 use holdfast_types::NodeId;
 use holdfast_wire::internal::ForwardRequest;
 use holdfast_wire::status::{ErrorView, Problem, Reason};
@@ -68,7 +69,10 @@ pub(crate) async fn route<M: Mutation>(
                     biased;
                     result = forward(core, leader, &message, call) => result,
                     // It may be frozen, or cut off. Asking its successor is safe where asking twice is.
-                    () = succeeded(core, leader), if M::REPEATABLE => Err(Problem::outcome_unknown().into()),
+                    () = succeeded(core, leader), if M::REPEATABLE => {
+                        reached!("router.successor-asked");
+                        Err(Problem::outcome_unknown().into())
+                    }
                 }
             }
             _ => Err(Failure::no_leader("none is known")),
@@ -89,11 +93,16 @@ pub(crate) async fn route<M: Mutation>(
         if !again || give_up.left() < pause + ATTEMPT_MIN {
             return Err(
                 if unknown && !conclusive(failure.reason()) && !failure.may_have_applied() {
+                    reached!("router.unknown-not-hidden");
                     Problem::outcome_unknown().into()
                 } else {
                     failure
                 },
             );
+        }
+        reached!("router.tried-again");
+        if unknown {
+            reached!("router.tried-again-unknown");
         }
         tokio::select! {
             biased;
@@ -151,6 +160,7 @@ async fn forward<M: Mutation>(
     if budget < ATTEMPT_MIN {
         return Err(Problem::deadline(holdfast_wire::status::OutcomeView::NotApplied).into());
     }
+    reached!("router.forwarded");
     let mut client = core.peers.client(&addresses.peer)?;
     let mut request = tonic::Request::new(ForwardRequest {
         header: Some(core.peers.header(leader)),
@@ -180,7 +190,10 @@ async fn forward<M: Mutation>(
 fn said_by_leader(status: tonic::Status) -> Failure {
     match ErrorView::of(&status) {
         Some(_) => Failure::There(Box::new(status)),
-        None if peers::never_sent(&status) => Failure::no_leader("the last one does not answer"),
+        None if peers::never_sent(&status) => {
+            reached!("router.leader-not-there");
+            Failure::no_leader("the last one does not answer")
+        }
         // The transport speaks: the request may have arrived.
         None => Problem::outcome_unknown().into(),
     }

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use holdfast_markers::reached;
 use holdfast_types::{RealmId, Rejection};
 use holdfast_wire::convert::{accounts, mutations};
 use holdfast_wire::status::Reason;
@@ -75,6 +76,7 @@ pub(super) async fn carry_out(
 /// Says no while the disks that hold the log are nearly full.
 pub(super) fn room_to_grow(core: &Core) -> Result<(), Failure> {
     if core.disk.nearly_full() || core.disk.quorum_nearly_full() {
+        reached!("disk.growth-refused");
         return Err(Failure::new(
             Reason::DiskFull,
             "the disk is nearly full: creates and imports wait until there is room; deletes and reads go on",
