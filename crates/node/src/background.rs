@@ -7,16 +7,17 @@
 //!
 //! Duties of every node: measure the disk, compare clocks with its peers, keep alarms and health up to date.
 
+use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_accounts::{DueAction, Operation, Request};
 use holdfast_consensus::EncodedCommand;
-use holdfast_machine::{Body, Command, Reply};
+use holdfast_machine::{Body, Command, Reply, layout};
 use holdfast_markers::reached;
-use holdfast_storage::engine::Stall;
+use holdfast_storage::engine::{Direction, EngineError, Stall, View};
 use holdfast_storage::{command, schema};
-use holdfast_types::{Actor, Bucket, Caller, Millis};
+use holdfast_types::{Actor, Bucket, Caller, Family, Millis};
 use holdfast_wire::internal::ReportRequest;
 use holdfast_wire::status::Reason;
 use holdfast_wire::v1;
@@ -123,7 +124,7 @@ async fn propose(core: &Core, body: Body) -> bool {
     };
     let command = Command {
         epoch: core.group.state().epoch,
-        wall: core.clock.now(),
+        wall: core.wall(),
         body,
     };
     let encoded = EncodedCommand(command::encode(&command));
@@ -239,17 +240,36 @@ async fn expire(core: Arc<Core>) {
             return;
         }
         if let Some(before) = request_horizon(&core) {
-            let first = step * width;
-            let body = Body::ExpireRequests {
-                before,
-                first: Bucket(first),
-                last: Bucket(first + width - 1),
-            };
-            propose(&core, body).await;
+            let (first, last) = (Bucket(step * width), Bucket(step * width + width - 1));
+            match any_request_before(&*core.group.view(), before, first, last) {
+                Ok(true) => drop(propose(&core, Body::ExpireRequests { before, first, last }).await),
+                Ok(false) => {}
+                Err(error) => drop(driver::unreadable(&core, &error)),
+            }
             step = (step + 1) % EXPIRE_STEPS;
         }
         tokio::time::sleep(EXPIRE).await;
     }
+}
+
+/// Whether these buckets have a request record born before then. Without any, nothing is written: the floor below
+/// which requests are refused at apply need not be above what was deleted.
+fn any_request_before(
+    view: &dyn View,
+    before: Millis,
+    first: Bucket,
+    last: Bucket,
+) -> Result<bool, EngineError> {
+    for bucket in (first.0..=last.0).map(Bucket) {
+        let from = layout::request_birth_key(bucket, Millis(0));
+        let to = layout::request_birth_key(bucket, before);
+        let (from, to) = (Bound::Included(&from[..]), Bound::Excluded(&to[..]));
+        let oldest = view.scan(Family::Request, from, to, Direction::Forward).next();
+        if oldest.transpose()?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Births before this are outside of every realm's window. A little more is kept than promised, so that a retry
@@ -411,7 +431,8 @@ async fn compare_clocks(core: Arc<Core>) {
             }
         }
         core.disk.peers_nearly_full(disks_nearly_full, members.len());
-        core.clock_guard.measured(ahead_ms, members.len());
+        core.clock_guard
+            .measured(core.clock.now(), ahead_ms, members.len());
         if !core.clock_guard.trusted() && core.leadership().is_me {
             reached!("clock.leadership-given-up");
             tracing::warn!(
@@ -420,5 +441,29 @@ async fn compare_clocks(core: Arc<Core>) {
             );
             hand_over(&core, Instant::now() + Duration::from_secs(5)).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use holdfast_storage::engine::{Batch, Engine};
+    use holdfast_storage::faulty::FaultyDisk;
+
+    use super::*;
+
+    #[test]
+    fn expiry_looks_before_it_writes() {
+        let engine = FaultyDisk::new(1).open().unwrap();
+        let (first, last) = (Bucket(16), Bucket(31));
+        let any = |before| any_request_before(&*engine.view(), Millis(before), first, last).unwrap();
+        assert!(!any(1_000));
+        let mut batch = Batch::default();
+        for (bucket, birth) in [(15, 1), (32, 1), (20, 500)] {
+            let key = layout::request_birth_key(Bucket(bucket), Millis(birth));
+            batch.put(Family::Request, key, vec![1]);
+        }
+        engine.write(batch).unwrap();
+        assert!(!any(500), "the other buckets are not asked about");
+        assert!(any(501));
     }
 }

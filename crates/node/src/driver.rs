@@ -127,24 +127,16 @@ pub(crate) async fn run(
         }
     };
     core.tasks.spawn(work.in_current_span());
-    match tokio::time::timeout(call.deadline.left(), receiver).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(match progress.abandon() {
-            OutcomeView::NotApplied => {
-                Failure::new(Reason::NodeNotServing, "this node is being stopped; ask another")
-            }
-            OutcomeView::Unknown => Problem::outcome_unknown().into(),
-        }),
-        Err(_) => Err(late(progress.abandon())),
-    }
-}
-
-/// A change that was proposed but not applied in time most likely waits for a quorum.
-fn late(outcome: OutcomeView) -> Failure {
-    match outcome {
-        OutcomeView::NotApplied => Problem::deadline(outcome).into(),
+    let without_effect = match tokio::time::timeout(call.deadline.left(), receiver).await {
+        Ok(Ok(result)) => return result,
+        Ok(Err(_)) => Failure::new(Reason::NodeNotServing, "this node is being stopped; ask another"),
+        Err(_) => Problem::deadline(OutcomeView::NotApplied).into(),
+    };
+    Err(match progress.abandon() {
+        OutcomeView::NotApplied => without_effect,
+        // Most likely it waits for a quorum.
         OutcomeView::Unknown => Problem::outcome_unknown().into(),
-    }
+    })
 }
 
 async fn attempts(
@@ -278,7 +270,7 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
     let rows = RowView::new(view, Arc::new(realm.value));
     let context = accounts::Context {
         realm: rows.realm(),
-        now: core.clock.now().max(state.stamp.millis()),
+        now: core.wall().max(state.stamp.millis()),
         log_clock: state.stamp.millis(),
     };
     let evaluation = match accounts::evaluate(&rows, &context, request) {
@@ -320,7 +312,7 @@ pub(crate) async fn propose<L>(
 ) -> Result<Committed, ProposeError> {
     let command = Command {
         epoch: core.group.state().epoch,
-        wall: core.clock.now(),
+        wall: core.wall(),
         body: Body::Mutate(mutation),
     };
     let encoded = EncodedCommand(command::encode(&command));
