@@ -85,7 +85,7 @@ fn build_tables(core: &Core, family: Family, rows: &[Row]) -> Result<Vec<PathBuf
 
 /// Makes another data directory of what is stored now. Tables are hard-linked where the file system allows.
 ///
-/// A failure leaves this engine as it was, and an incomplete target, which no engine will open.
+/// A failure leaves this engine as it was, and no target or an incomplete one, which no engine will open.
 pub(crate) fn checkpoint(core: &Core, target: &Path) -> Result<(), EngineError> {
     core.fate.check()?;
     let operation = "checkpoint";
@@ -100,6 +100,10 @@ pub(crate) fn checkpoint(core: &Core, target: &Path) -> Result<(), EngineError> 
     let sequence = core.db.latest_sequence_number();
     Checkpoint::new(&core.db)
         .and_then(|checkpoint| checkpoint.create_checkpoint(layout::db_directory(target)))
-        .map_err(|error| rocks_error(operation, &error))?;
+        .map_err(|error| {
+            // RocksDB has tidied up after itself, and what is left, an empty directory, would open as a new store.
+            let _ = fs::remove_dir(target);
+            rocks_error(operation, &error)
+        })?;
     layout::lay_out(target, sequence)
 }
