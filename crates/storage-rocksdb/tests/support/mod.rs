@@ -2,6 +2,11 @@
 
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub(crate) mod child;
+pub(crate) mod load;
+pub(crate) mod subject;
+pub(crate) mod wal;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,31 +65,38 @@ pub(crate) fn count_rows(engine: &RocksEngine) -> u64 {
 /// the copy is made again until nothing has moved.
 pub(crate) fn copy(from: &Path, to: &Path) {
     loop {
-        let before = listing(from);
+        let before = files(from);
         let _ = fs::remove_dir_all(to);
         let copied = before.iter().all(|(path, _)| {
             let target = to.join(path.strip_prefix(from).unwrap());
             fs::create_dir_all(target.parent().unwrap()).unwrap();
             fs::copy(path, target).is_ok()
         });
-        if copied && listing(from) == before {
+        if copied && files(from) == before {
             return;
         }
     }
 }
 
+/// A directory in memory where there is such a thing: no sync takes time there.
+pub(crate) fn memory_directory() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm")
+        .or_else(|_| tempfile::tempdir())
+        .unwrap()
+}
+
 /// All files below a directory with their sizes.
-fn listing(directory: &Path) -> BTreeMap<PathBuf, u64> {
-    let mut files = BTreeMap::new();
+pub(crate) fn files(directory: &Path) -> BTreeMap<PathBuf, u64> {
+    let mut found = BTreeMap::new();
     for entry in fs::read_dir(directory).unwrap() {
         let path = entry.unwrap().path();
         match fs::metadata(&path) {
-            Ok(metadata) if metadata.is_dir() => files.extend(listing(&path)),
-            Ok(metadata) => drop(files.insert(path, metadata.len())),
+            Ok(metadata) if metadata.is_dir() => found.extend(files(&path)),
+            Ok(metadata) => drop(found.insert(path, metadata.len())),
             Err(_) => {}
         }
     }
-    files
+    found
 }
 
 /// The newest log file of a data directory.

@@ -43,8 +43,8 @@ pub trait Subject: Send + Sync {
         false
     }
 
-    /// A directory that does not exist yet and may be used for a checkpoint. `None`: checkpoints cannot be
-    /// opened again here, and are not tested.
+    /// A directory that does not exist yet and may be used for a checkpoint, another one each time. `None`: checkpoints
+    /// cannot be opened again here, and are not tested.
     fn checkpoint_directory(&self) -> Option<PathBuf> {
         None
     }

@@ -123,6 +123,7 @@ struct Store {
     bug: Bug,
     disk: FaultyDisk,
     engine: Option<Arc<dyn Engine>>,
+    checkpoints: AtomicU64,
 }
 
 #[async_trait]
@@ -136,6 +137,7 @@ impl Factory for Stores {
             bug: self.bug,
             disk,
             engine: None,
+            checkpoints: AtomicU64::new(0),
         };
         store.reopen().await;
         store
@@ -160,7 +162,8 @@ impl Subject for Store {
     }
 
     fn checkpoint_directory(&self) -> Option<PathBuf> {
-        Some("/checkpoint".into())
+        let number = self.checkpoints.fetch_add(1, Ordering::SeqCst);
+        Some(format!("/checkpoint-{number}").into())
     }
 
     async fn open_checkpoint(&self, directory: &Path) -> Option<Arc<dyn Engine>> {

@@ -1,0 +1,187 @@
+//! Processes killed under write load, for real: SIGKILL at random moments, at named places, and at one call after another.
+//!
+//! The child reports on a pipe (`support/load.rs`). After its death the parent opens copies of the directory, one as it was left
+//! and others as a power failure at that moment would have left it (`support/child.rs`), and compares with the model: all that
+//! was reported is there, and what is there is a prefix of what was written. The next child goes on in the same directory.
+#![cfg(all(target_os = "linux", not(madsim)))]
+#![allow(clippy::unwrap_used, reason = "a test stops at whatever it does not expect")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use holdfast_storage::choices::SplitMix64;
+use support::child::{FaultyLibc, Stored, was_killed};
+
+/// The process of all tests below; on its own it does nothing.
+#[test]
+fn child() {
+    support::load::child();
+}
+
+/// A seed of its own for each run, shown when it fails.
+fn seed() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let seed = now.unwrap().as_nanos() as u64;
+    println!("seed {seed}");
+    seed
+}
+
+#[test]
+fn at_random_moments() {
+    let libc = FaultyLibc::build();
+    let mut random = SplitMix64::new(seed());
+    for _ in 0..3 {
+        let mut stored = Stored::on_disk();
+        for round in 0..8 {
+            let mut child = stored.start(&libc, None);
+            // Some die while they open the store, most at work.
+            std::thread::sleep(Duration::from_millis(random.below(400)));
+            child.kill().unwrap();
+            let (status, reported) = stored.wait(child);
+            assert!(was_killed(status), "round {round}: {status}, {reported:?}");
+            stored.check();
+            stored.lose_power(random.next_u64());
+            stored.check_checkpoints(&reported);
+        }
+        assert!(
+            stored.safe_batches() > 100,
+            "hardly any load: {}",
+            stored.safe_batches()
+        );
+    }
+}
+
+/// Places where a kill would hurt most, as faults (see `faulty_libc.c`), and how often each comes by before the kill.
+const PLACES: [(&str, &str, &[u64]); 16] = [
+    (
+        "a batch is half written to the log",
+        "write */data/db/*.log N tear",
+        &[7, 60],
+    ),
+    ("written, not synced", "sync */data/db/*.log N kill", &[2, 25]),
+    (
+        "synced, the mark not written",
+        "write */data/synced N kill",
+        &[5, 30],
+    ),
+    ("the mark is half written", "write */data/synced N tear", &[5, 30]),
+    (
+        "the mark is written, not synced",
+        "sync */data/synced N kill",
+        &[3],
+    ),
+    (
+        "flush: a table is half written",
+        "write */data/db/*.sst N tear",
+        &[1, 3],
+    ),
+    (
+        "flush: a table is not synced",
+        "sync */data/db/*.sst N kill",
+        &[1, 3],
+    ),
+    (
+        "the manifest is half written",
+        "write */data/db/MANIFEST-* N tear",
+        &[40, 60],
+    ),
+    (
+        "the manifest is not synced",
+        "sync */data/db/MANIFEST-* N kill",
+        &[20, 30],
+    ),
+    (
+        "ingest: a table is half written",
+        "write */data/ingest/*.sst N tear",
+        &[1, 4],
+    ),
+    (
+        "ingest: the tables are not linked",
+        "name */data/ingest/*.sst N kill",
+        &[1, 2, 5],
+    ),
+    (
+        "ingest: a table is linked",
+        "name */data/ingest/*.sst N kill-after",
+        &[1, 2, 6],
+    ),
+    ("checkpoint: begun", "any */copies/* N kill", &[1, 4]),
+    ("checkpoint: nearly done", "any */copies/* N kill", &[12, 20]),
+    ("checkpoint: laid out", "name */copies/*/FORMAT* N kill", &[1, 3]),
+    (
+        "checkpoint: done, not returned",
+        "name */copies/*/FORMAT* N kill-after",
+        &[1, 2],
+    ),
+];
+
+#[test]
+fn at_named_places() {
+    let libc = FaultyLibc::build();
+    let seed = seed();
+    for (place, fault, numbers) in PLACES {
+        for number in numbers {
+            let mut stored = Stored::in_memory();
+            let fault = fault.replace(" N ", &format!(" {number} "));
+            let (status, reported) = stored.wait(stored.start(&libc, Some(&fault)));
+            assert!(
+                was_killed(status),
+                "{place}: {fault} was not reached: {reported:?}"
+            );
+            if let Some((doing, _)) = place.split_once(':') {
+                assert!(
+                    reported.doing.contains(doing),
+                    "{place}: {fault} hit {:?}",
+                    reported.doing
+                );
+            }
+            println!(
+                "{place}: {fault}, {} synced, {:?}",
+                reported.synced, reported.doing
+            );
+            stored.check();
+            for at in 0..3 {
+                stored.lose_power(seed + at);
+            }
+            stored.check_checkpoints(&reported);
+        }
+    }
+}
+
+/// From the first call that a new directory sees, through its first start, to a store at work: one by one at first, then in steps
+/// that grow, then from the start again. Every second directory is new, the others have been killed before.
+#[test]
+fn at_one_call_after_another() {
+    let libc = FaultyLibc::build();
+    let mut random = SplitMix64::new(seed());
+    let started = Instant::now();
+    let mut hit: BTreeMap<String, usize> = BTreeMap::new();
+    let mut call = 1;
+    let mut stored = Stored::in_memory();
+    while started.elapsed() < Duration::from_secs(25) {
+        let action = ["kill", "kill-after", "tear"][random.below(3) as usize];
+        let fault = format!("any */data/* {call} {action}");
+        let (status, reported) = stored.wait(stored.start(&libc, Some(&fault)));
+        // A call that is no write cannot be torn; where there was none of that number, the child was done.
+        let done = !was_killed(status) && action != "tear";
+        for doing in reported.doing {
+            *hit.entry(doing).or_default() += 1;
+        }
+        stored.check();
+        stored.lose_power(random.next_u64());
+        if random.below(2) == 0 {
+            stored = Stored::in_memory();
+        }
+        call = if done {
+            1
+        } else {
+            call + 1 + random.below(1 + call / 20)
+        };
+    }
+    println!("up to call {call}, kills during {hit:?}");
+    for what in ["open", "flush", "ingest", "checkpoint"] {
+        assert!(hit.contains_key(what), "no kill during {what}: {hit:?}");
+    }
+}
