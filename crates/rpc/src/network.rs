@@ -1,12 +1,13 @@
 //! The network between the simulated machines: who is connected to whom, how long a message takes, and whether it
-//! arrives at all. One process runs one simulation, so there is one network.
+//! arrives at all. A simulation runs on one thread, and a thread has one network.
 //!
 //! It works like TCP: nothing is lost for good while both ends live, but what meets a cut link or a machine
 //! without power waits and is sent again, ever more rarely.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use madsim::rand::Rng;
@@ -35,14 +36,16 @@ pub struct Weather {
     pub duplicates: f64,
 }
 
-impl Weather {
-    const FAIR: Weather = Weather {
-        latency_min: Duration::from_millis(1),
-        latency_max: Duration::from_millis(10),
-        loss: 0.0,
-        silent: 1.0,
-        duplicates: 0.0,
-    };
+impl Default for Weather {
+    fn default() -> Self {
+        Weather {
+            latency_min: Duration::from_millis(1),
+            latency_max: Duration::from_millis(10),
+            loss: 0.0,
+            silent: 1.0,
+            duplicates: 0.0,
+        }
+    }
 }
 
 /// Until a lost message is sent again the first time; then twice as long, and so on.
@@ -56,6 +59,7 @@ const PUBLIC: &str = "/holdfast.v1.";
 /// What a message within one machine takes.
 const LOOPBACK: Duration = Duration::from_micros(20);
 
+#[derive(Default)]
 struct Network {
     weather: Weather,
     places: BTreeMap<IpAddr, Place>,
@@ -70,43 +74,35 @@ struct Network {
     messages: u64,
 }
 
-static NETWORK: Mutex<Network> = Mutex::new(Network {
-    weather: Weather::FAIR,
-    places: BTreeMap::new(),
-    ports: BTreeMap::new(),
-    cut: BTreeSet::new(),
-    dark: BTreeSet::new(),
-    frozen: BTreeSet::new(),
-    connections: Vec::new(),
-    messages: 0,
-});
+thread_local! {
+    static NETWORK: RefCell<Network> = RefCell::new(Network::default());
+}
 
-fn network() -> MutexGuard<'static, Network> {
-    NETWORK.lock().unwrap_or_else(PoisonError::into_inner)
+fn with<T>(act: impl FnOnce(&mut Network) -> T) -> T {
+    NETWORK.with_borrow_mut(act)
 }
 
 /// Changes what all links are like.
 pub fn change_weather(change: impl FnOnce(&mut Weather)) {
-    change(&mut network().weather);
+    with(|network| change(&mut network.weather));
 }
 
 /// Messages from one machine to another do not arrive any more.
 pub fn cut(from: Place, to: Place) {
-    network().cut.insert((from, to));
+    with(|network| network.cut.insert((from, to)));
 }
 
 /// They do again.
 pub fn mend(from: Place, to: Place) {
-    network().cut.remove(&(from, to));
+    with(|network| network.cut.remove(&(from, to)));
 }
 
 /// The machine falls silent in this instant. What it had sent into a cut link is lost.
 pub fn power_off(place: Place) {
-    let connections = {
-        let mut network = network();
+    let connections = with(|network| {
         network.dark.insert(place);
         network.connections_of(place)
-    };
+    });
     for connection in connections {
         connection.sever();
     }
@@ -114,22 +110,22 @@ pub fn power_off(place: Place) {
 
 /// The machine answers again, to begin with that it knows of no connection.
 pub fn power_on(place: Place) {
-    network().dark.remove(&place);
+    with(|network| network.dark.remove(&place));
 }
 
 /// The processes of the machine do nothing any more, though its kernel goes on.
 pub fn freeze(place: Place) {
-    network().frozen.insert(place);
+    with(|network| network.frozen.insert(place));
 }
 
 /// They go on.
 pub fn thaw(place: Place) {
-    network().frozen.remove(&place);
+    with(|network| network.frozen.remove(&place));
 }
 
 /// Breaks all connections of a machine, for both their ends.
 pub fn reset(place: Place) {
-    let connections = network().connections_of(place);
+    let connections = with(|network| network.connections_of(place));
     for connection in connections {
         connection.reset();
     }
@@ -137,7 +133,7 @@ pub fn reset(place: Place) {
 
 /// How many messages were sent so far.
 pub fn messages() -> u64 {
-    network().messages
+    with(|network| network.messages)
 }
 
 impl Network {
@@ -174,7 +170,7 @@ impl Network {
 
 /// What a message takes that is sent now; `None` if it does not get through.
 pub(crate) fn passage(from: Place, to: Place) -> Option<Duration> {
-    network().passage(from, to)
+    with(|network| network.passage(from, to))
 }
 
 /// Waits until a message has got through, however often it has to be sent.
@@ -192,14 +188,13 @@ pub(crate) async fn travel(from: Place, to: Place) {
 
 /// Whether a ping from one end would be answered by the process at the other.
 pub(crate) fn answers(from: Place, to: Place) -> bool {
-    let network = network();
-    network.open(from, to) && network.open(to, from) && !network.frozen.contains(&to)
+    with(|network| network.open(from, to) && network.open(to, from) && !network.frozen.contains(&to))
 }
 
 /// Whether an attempt to connect from here to there, which does not get through, is refused at once.
 pub(crate) fn refuses(from: Place, to: Place) -> bool {
-    let network = network();
-    !network.open(from, to) && !madsim::rand::thread_rng().gen_bool(network.weather.silent.clamp(0.0, 1.0))
+    let (open, silent) = with(|network| (network.open(from, to), network.weather.silent));
+    !open && !madsim::rand::thread_rng().gen_bool(silent.clamp(0.0, 1.0))
 }
 
 /// How much later a single request arrives once more, if it does. Only those of clients do: a client may repeat
@@ -208,22 +203,23 @@ pub(crate) fn twin(path: &PathAndQuery) -> Option<Duration> {
     if !path.path().starts_with(PUBLIC) {
         return None;
     }
-    let share = network().weather.duplicates.clamp(0.0, 1.0);
+    let share = with(|network| network.weather.duplicates).clamp(0.0, 1.0);
     let mut random = madsim::rand::thread_rng();
     (share > 0.0 && random.gen_bool(share)).then(|| random.gen_range(Duration::ZERO..TWIN))
 }
 
 /// The machine with this address.
 pub(crate) fn place_of(address: IpAddr) -> Option<Place> {
-    network().places.get(&address).copied()
+    with(|network| network.places.get(&address).copied())
 }
 
 /// Opens a port on this machine; whoever had it before has it no more.
 pub(crate) fn listen(address: SocketAddr, here: Place) -> mpsc::UnboundedReceiver<Accepted> {
     let (accept, accepted) = mpsc::unbounded_channel();
-    let mut network = network();
-    network.places.insert(address.ip(), here);
-    network.ports.insert(address, accept);
+    with(|network| {
+        network.places.insert(address.ip(), here);
+        network.ports.insert(address, accept);
+    });
     accepted
 }
 
@@ -233,16 +229,17 @@ pub(crate) fn accept(
     connection: &Arc<Connection>,
     calls: mpsc::UnboundedReceiver<Call>,
 ) -> bool {
-    let mut network = network();
-    let Some(port) = network.ports.get(&address) else {
-        return false;
-    };
-    if port.send((Arc::clone(connection), calls)).is_err() {
-        return false;
-    }
-    network
-        .connections
-        .retain(|connection| connection.strong_count() > 0);
-    network.connections.push(Arc::downgrade(connection));
-    true
+    with(|network| {
+        let Some(port) = network.ports.get(&address) else {
+            return false;
+        };
+        if port.send((Arc::clone(connection), calls)).is_err() {
+            return false;
+        }
+        network
+            .connections
+            .retain(|connection| connection.strong_count() > 0);
+        network.connections.push(Arc::downgrade(connection));
+        true
+    })
 }

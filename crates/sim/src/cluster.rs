@@ -14,7 +14,7 @@ use holdfast_client::ClientConfig;
 use holdfast_node::config::InitialMember;
 use holdfast_node::{Config, NodeHandle, StartError};
 use holdfast_storage::engine::Seq;
-use holdfast_storage::faulty::FaultyDisk;
+use holdfast_storage::faulty::{Faults, FaultyDisk};
 use holdfast_types::NodeId;
 use holdfast_wire::v1;
 use madsim::runtime::{Handle, NodeHandle as MachineHandle};
@@ -33,6 +33,8 @@ const CLIENT_PORT: u16 = 7100;
 const ADMIN_PORT: u16 = 7200;
 const PEER_PORT: u16 = 7300;
 const CLUSTER_ID: uuid::Uuid = uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
+/// The size of a disk, bytes.
+const CAPACITY: u64 = 1 << 30;
 /// The operators' machine among those that are no node's.
 const OFFICE: u8 = 255;
 /// How long a supervisor waits before it starts a process again that ended by itself.
@@ -127,10 +129,7 @@ impl Cluster {
     pub fn add_machine(&self, config: Config) {
         let id = config.node.id;
         let disk = FaultyDisk::new(self.seed.wrapping_mul(31).wrapping_add(id));
-        disk.configure(|faults| {
-            faults.sync_delay = Duration::from_micros(self.healthy.sync_min_us);
-            faults.sync_jitter = Duration::from_micros(self.healthy.sync_jitter_us);
-        });
+        disk.configure(|faults| *faults = self.healthy_disk());
         let inside = Arc::new(Inside {
             id,
             disk,
@@ -278,9 +277,14 @@ impl Cluster {
         Arc::clone(&self.machine(id).inside.clock)
     }
 
-    /// How long a sync takes when nothing is wrong.
-    pub fn healthy_disk(&self) -> &Disk {
-        &self.healthy
+    /// What a disk is like when nothing is wrong with it.
+    pub(crate) fn healthy_disk(&self) -> Faults {
+        Faults {
+            sync_delay: Duration::from_micros(self.healthy.sync_min_us),
+            sync_jitter: Duration::from_micros(self.healthy.sync_jitter_us),
+            capacity_bytes: Some(CAPACITY),
+            ..Faults::default()
+        }
     }
 
     /// The configuration of a client of this cluster, which knows the founders and the given others.

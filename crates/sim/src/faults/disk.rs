@@ -82,11 +82,5 @@ async fn with(run: &Run, target: Target, lasting: Duration, fault: impl FnOnce(&
 /// The disk is well again. What it has lost it has lost.
 pub(super) fn heal(cluster: &Cluster, id: NodeId) {
     let healthy = cluster.healthy_disk();
-    cluster.disk(id).configure(|faults| {
-        *faults = Faults {
-            sync_delay: Duration::from_micros(healthy.sync_min_us),
-            sync_jitter: Duration::from_micros(healthy.sync_jitter_us),
-            ..Faults::default()
-        };
-    });
+    cluster.disk(id).configure(|faults| *faults = healthy);
 }
