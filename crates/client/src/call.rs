@@ -142,14 +142,7 @@ impl Call<'_> {
             Effect::Plain => {}
             Effect::Once { request_id } => {
                 error.request_id = Some(request_id.clone());
-                // "Not applied" from a node that could not serve says nothing about an earlier attempt; a
-                // considered answer does, because it was looked up under the request id.
-                let considered = !error.reason.is_empty()
-                    && !matches!(
-                        error.code,
-                        Code::Unavailable | Code::ResourceExhausted | Code::DeadlineExceeded
-                    );
-                if unknown && !considered {
+                if unknown && !conclusive(&error.reason) {
                     error.outcome = Outcome::Unknown;
                 }
             }
@@ -165,6 +158,24 @@ impl Call<'_> {
         annotate(request.metadata_mut(), self.caller, traceparent);
         request
     }
+}
+
+/// Whether an answer settles what became of the request id, whatever happened to earlier attempts: it was found in
+/// the state after the request's record had been looked for. Everything else is said about one attempt only. An
+/// expired id above all: its record may be gone, with the effect that an earlier attempt had.
+fn conclusive(reason: &str) -> bool {
+    matches!(
+        reason,
+        "REQUEST_ID_REUSED"
+            | "LIMIT_EXCEEDED"
+            | "ACCOUNT_NOT_FOUND"
+            | "ACCOUNT_PURGED"
+            | "ACCOUNT_EXISTS"
+            | "IDENTIFIER_NOT_FOUND"
+            | "IDENTIFIER_UNAVAILABLE"
+            | "STATE_FORBIDS"
+            | "ETAG_MISMATCH"
+    )
 }
 
 /// Takes note of what a failure says about the nodes. Returns whether a leader was named that is news.

@@ -13,8 +13,8 @@
 //! A [`Client`] knows several nodes and talks to the one that leads, or to any. A call is one or more attempts
 //! ([`retry`]) inside one deadline; every attempt of a mutation carries the same request id, which is what makes
 //! repeating safe: the cluster remembers what an id did. So an error's [`Outcome`] is `Unknown` only when the
-//! deadline came first, and then repeating the call with [`Failure::request_id`] still tells. [`Import`] and
-//! [`Export`] put the same promise on streams.
+//! deadline came first, and then repeating the call with [`Failure::request_id`] still tells; or when an id was so
+//! old that an unanswered attempt may have been forgotten. [`Import`] and [`Export`] put the same promise on streams.
 //!
 //! The same code runs in production and in the simulation; only the `transport` module knows which.
 #![forbid(unsafe_code)]

@@ -453,6 +453,28 @@ async fn an_unknown_attempt_is_not_forgotten() {
         (error.reason.as_str(), error.outcome),
         ("ACCOUNT_EXISTS", Outcome::NotApplied)
     );
+
+    // One that was given before any record was looked for, or because it may be forgotten, is not.
+    for reason in [
+        Reason::RequestIdExpired,
+        Reason::RequestIdFromFuture,
+        Reason::Contention,
+    ] {
+        let server = Scripted::start([unknown(), problem(reason)]).await;
+        let options = CallOptions {
+            attempts_max: Some(2),
+            ..options.clone()
+        };
+        let error = client(&[&server.address])
+            .create_account(v1::CreateAccountRequest::default(), &options)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (server.calls(), error.outcome),
+            (2, Outcome::Unknown),
+            "{reason:?}"
+        );
+    }
 }
 
 #[tokio::test]
