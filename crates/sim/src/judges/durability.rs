@@ -209,6 +209,7 @@ mod tests {
 
     use super::*;
     use crate::history::{Consistency, Outcome, Output};
+    use crate::judges::miniature::random_run;
     use crate::judges::testing::*;
 
     fn rejects(history: &History, accounts: &[AccountView]) -> bool {

@@ -223,6 +223,7 @@ mod tests {
 
     use super::*;
     use crate::history::AccountView;
+    use crate::judges::miniature::random_run;
     use crate::judges::testing::*;
 
     fn rejects(history: &History) -> bool {
@@ -351,7 +352,7 @@ mod tests {
         fn a_no_that_was_a_yes_is_found(seed: u64) {
             let mut run = random_run(seed, 80);
             let done = |operation: &&mut Operation| {
-                operation.input.changes().is_some() && matches!(operation.outcome, Outcome::Ok { .. })
+                operation.request_id.is_some() && matches!(operation.outcome, Outcome::Ok { .. })
             };
             if let Some(operation) = run.history.operations.iter_mut().find(done) {
                 let id = operation.request_id.clone();

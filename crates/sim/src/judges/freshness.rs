@@ -169,6 +169,7 @@ mod tests {
 
     use super::*;
     use crate::history::Output;
+    use crate::judges::miniature::random_run;
     use crate::judges::testing::*;
 
     const MS: u64 = NANOS;

@@ -432,6 +432,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::judges::miniature::random_run;
     use crate::judges::testing::*;
 
     fn rejects(history: &History) -> bool {

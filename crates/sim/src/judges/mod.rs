@@ -10,7 +10,11 @@ mod evidence;
 pub mod exactly_once;
 pub mod freshness;
 pub mod linearizability;
+#[cfg(all(test, not(madsim)))]
+mod miniature;
 mod model;
+#[cfg(all(test, not(madsim)))]
+mod mutation;
 pub mod order;
 pub mod scans;
 mod search;

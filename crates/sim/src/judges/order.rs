@@ -1,19 +1,21 @@
 //! The order of the log: the positions that the servers gave out are one order of everything, and a sequential
 //! model that runs in that order gives every answer.
 //!
-//! *Property.* Replayed by position, with all accounts and claims at once, each change and each read has the answer
-//! that it got; and positions respect real time: what began after an answer with position *p* has position *p* or
+//! *Property.* Replayed by position, each change and each read has the answer that it got; no identifier changes hands
+//! before it was given up; and positions respect real time: what began after an answer with position *p* has position *p* or
 //! more, and more if it changed something.
 //!
 //! *Algorithm.* Changes and reads are sorted by position. A change's position is that of its own entry, unless its
-//! answer was the answer to a repetition: then it lies somewhere below. So a change is replayed at its position at
-//! the latest, and earlier if an answer shows it earlier or nothing else fits (an account's next revision, an
-//! identifier that somebody else takes); the same for changes of unknown outcome and for purges, which have no
-//! position. What was replayed must not be missing in any answer from there on.
+//! answer was the answer to a repetition: then it lies somewhere below, and nobody can tell. So a change is replayed
+//! at its position at the latest, and earlier if an answer shows it earlier; the same for changes of unknown outcome
+//! and for purges, which have no position. What was replayed must not be missing in any answer from there on. Who
+//! holds an identifier when is judged by the bounds that follow for each change (`owners`).
 //!
 //! *What it relies on.* That a node reads its position and its rows in one step: true in the simulation, where
 //! nothing runs in between. *What it cannot see.* Refusals and reads that found nothing: they carry no position.
 //! `linearizability` judges them. Revisions whose maker does not follow are taken as they are seen.
+
+mod owners;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -30,6 +32,7 @@ pub fn judge(history: &History) -> Verdict {
     let mut verdict = Verdict::default();
     real_time(&evidence, &mut verdict);
     replay(&evidence, &mut verdict);
+    owners::judge(&evidence, &mut verdict);
     verdict
 }
 
@@ -125,7 +128,6 @@ fn replay(evidence: &Evidence<'_>, verdict: &mut Verdict) {
     let mut world = World {
         evidence,
         accounts: BTreeMap::new(),
-        owners: BTreeMap::new(),
         hazy: BTreeSet::new(),
         sights,
         broken: BTreeSet::new(),
@@ -144,8 +146,6 @@ fn replay(evidence: &Evidence<'_>, verdict: &mut Verdict) {
 struct World<'e, 'h> {
     evidence: &'e Evidence<'h>,
     accounts: BTreeMap<&'h str, Account>,
-    /// Who holds which identifier.
-    owners: BTreeMap<String, &'h str>,
     /// Accounts at a revision that no answer shows and whose maker does not follow.
     hazy: BTreeSet<&'h str>,
     /// What each operation saw.
@@ -220,95 +220,13 @@ impl<'h> World<'_, 'h> {
                 other => other,
             }
         });
-        self.put(account, after, position);
-    }
-
-    /// Sets an account and moves its identifiers.
-    fn put(&mut self, account: &'h str, after: Account, position: u64) {
-        self.owners
-            .retain(|identifier, owner| *owner != account || after.holds(identifier));
-        if let Account::Present(present) = &after {
-            for identifier in &present.identifiers {
-                if let Some(other) = self.owners.get(identifier).copied()
-                    && other != account
-                {
-                    self.let_go(other, identifier, account, position);
-                }
-                self.owners.insert(identifier.clone(), account);
-            }
-        }
         self.accounts.insert(account, after);
-    }
-
-    /// Somebody else takes an identifier: its owner must have given it up by then.
-    fn let_go(&mut self, owner: &'h str, identifier: &str, taker: &'h str, position: u64) {
-        let track = &self.evidence.tracks[owner];
-        let now = self.account(owner).revision().unwrap_or(NEVER);
-        let without = track
-            .states
-            .range(now.saturating_add(1)..)
-            .find(|(_, state)| !state.identifiers.contains(identifier));
-        if let Some((revision, _)) = without {
-            return self.advance(owner, *revision, position);
-        }
-        let pending = track
-            .states
-            .values()
-            .next_back()
-            .is_some_and(|state| state.pending);
-        let may_delete = pending
-            || self.evidence.requests.iter().any(|request| {
-                // Somebody's change of unknown fate may have released it.
-                let releases = matches!(
-                    request.input,
-                    Input::Delete { .. } | Input::ChangeIdentifiers { .. } | Input::ImportItem { .. }
-                );
-                request.account == owner && request.fate == Fate::Unknown && releases
-            });
-        if may_delete {
-            self.owners.remove(identifier);
-            if pending {
-                self.put(owner, Account::Purged, position);
-            }
-        } else {
-            let by = self.maker(owner, now);
-            let message = format!(
-                "at position {position} account {taker} takes identifier {identifier}, which {owner} still holds"
-            );
-            self.report(taker, message, by);
-        }
     }
 
     /// Compares an answer with the world at its position.
     fn answer(&mut self, operation: &'h Operation, position: u64) {
         for sight in self.sights.get(&operation.id).cloned().unwrap_or_default() {
             self.sight(&sight, position);
-        }
-        if let (
-            Input::Lookup { identifier, .. },
-            Outcome::Ok {
-                output: Output::Account(view),
-                ..
-            },
-        ) = (&operation.input, &operation.outcome)
-            && self
-                .owners
-                .get(identifier)
-                .is_some_and(|owner| *owner != view.account)
-        {
-            let account = self
-                .evidence
-                .tracks
-                .get_key_value(view.account.as_str())
-                .map(|(account, _)| *account);
-            let message = format!(
-                "a lookup at position {position} found identifier {identifier} at {}, and it is {:?}'s",
-                view.account,
-                self.owners.get(identifier)
-            );
-            if let Some(account) = account {
-                self.report(account, message, [operation.id]);
-            }
         }
     }
 
@@ -328,7 +246,7 @@ impl<'h> World<'_, 'h> {
             && self.hazy.remove(account)
             && let Some(present) = Present::of(view)
         {
-            self.put(account, Account::Present(present), position);
+            self.accounts.insert(account, Account::Present(present));
         }
         let now = self.account(account);
         let pending = matches!(&now, Account::Present(present) if present.pending);
@@ -341,7 +259,8 @@ impl<'h> World<'_, 'h> {
             };
             let requests = self.evidence.tracks.get(account).map(|track| &track.requests);
             if pending || requests.is_some_and(|requests| requests.iter().any(deletes)) {
-                return self.put(account, Account::Purged, position);
+                self.accounts.insert(account, Account::Purged);
+                return;
             }
         }
         if !now.shows(&sight.seen) {
@@ -364,6 +283,7 @@ mod tests {
 
     use super::*;
     use crate::history::Consistency;
+    use crate::judges::miniature::random_run;
     use crate::judges::testing::*;
 
     fn rejects(history: &History) -> bool {
@@ -493,7 +413,9 @@ mod tests {
             let changed = evidence.tracks.iter().find_map(|(account, track)| {
                 let first = track.views.get(&1).map(|(view, _)| (*view).clone())?;
                 let last = track.sights.iter().rev().find(|sight| sight.is_linearizable())?;
-                let known = track.since(2).is_some_and(|(since, _)| since < last.by.invoked);
+                let (since, by) = track.since(2)?;
+                let proof = run.history.operations.iter().find(|operation| operation.id == by)?;
+                let known = since < last.by.invoked && position(proof).is_some();
                 let shown = known && matches!(last.seen, Seen::View(_));
                 let get = matches!(last.by.input, Input::Get { .. });
                 (shown && get).then_some((account.to_string(), last.by.id, first))

@@ -24,7 +24,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::Verdict;
-use super::evidence::{Evidence, Fate, NEVER, Seen};
+use super::evidence::{Evidence, NEVER, Seen};
 use crate::history::{Consistency, History, Input, Outcome, Output};
 
 const JUDGE: &str = "serializability";
@@ -394,6 +394,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::judges::miniature::random_run;
     use crate::judges::testing::*;
 
     /// The ids of the cycle, if there is one.

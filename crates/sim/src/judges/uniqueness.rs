@@ -295,6 +295,7 @@ mod tests {
 
     use super::*;
     use crate::history::{Change, ClaimView};
+    use crate::judges::miniature::{RULES, random_run};
     use crate::judges::testing::*;
 
     fn rejects(history: &History, ends: &[EndState]) -> bool {
