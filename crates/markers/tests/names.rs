@@ -1,5 +1,6 @@
 //! Every mark's name says one place, so that a report of branches never taken, and a power cut at a named moment,
 //! mean what they say.
+#![allow(clippy::unwrap_used, reason = "a test stops at whatever it does not expect")]
 
 use std::collections::BTreeMap;
 use std::fs;
