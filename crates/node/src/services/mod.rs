@@ -60,7 +60,8 @@ impl Service {
             };
             work(message, call, permit).await
         };
-        let body = holdfast_consensus::traced(trace.to_header(), body);
+        // Boxed: each layer around it would hold a copy.
+        let body = holdfast_consensus::traced(trace.to_header(), Box::pin(body));
         observe(method, &trace, || self.leader_for(method), body).await
     }
 
