@@ -50,6 +50,9 @@ pub use prepare::prepare;
 pub use record::Recorder;
 pub use world::Tally;
 
+/// How many machines the clients work on. They do not share their links to the nodes.
+const PLACES: u32 = 3;
+
 /// A node as clients reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Endpoint {
@@ -88,11 +91,13 @@ pub async fn run(
         workload.identifiers,
     );
     let until = Instant::now() + Duration::from_millis(configuration.safety_ms);
-    let place = cluster.outside("clients");
+    let places: Vec<_> = (1..=PLACES)
+        .map(|place| cluster.outside(&format!("clients-{place}")))
+        .collect();
     let mut clients = Vec::new();
     for number in 1..=workload.clients {
         match Worker::new(number, configuration, cluster, recorder, &world) {
-            Ok(worker) => clients.push(place.spawn(worker.run(until))),
+            Ok(worker) => clients.push(places[number as usize % places.len()].spawn(worker.run(until))),
             Err(why) => recorder.violation(format!("client {number} could not be made: {why}")),
         }
     }

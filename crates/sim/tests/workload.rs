@@ -7,8 +7,9 @@ use std::path::PathBuf;
 use std::process::{Command, Output};
 use std::time::Instant;
 
-use holdfast_sim::config::{Action, Configuration};
+use holdfast_sim::config::{Action, Configuration, Ending};
 use holdfast_sim::draw::draw;
+use holdfast_sim::runner::regressions::Stored;
 
 /// Together these seeds draw every action.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=8;
@@ -20,6 +21,7 @@ fn calm(seed: u64) -> Configuration {
         scenario: "calm".into(),
         safety_ms: SAFETY_MS,
         faults: Vec::new(),
+        ending: Ending::Healed,
         ..draw(seed)
     }
 }
@@ -27,7 +29,11 @@ fn calm(seed: u64) -> Configuration {
 /// Runs a configuration in a process of its own, as all runs are.
 fn run(configuration: &Configuration) -> Output {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("calm-{}.toml", configuration.seed));
-    std::fs::write(&file, toml::to_string(configuration).unwrap()).unwrap();
+    let stored = Stored {
+        story: "Nothing happens.".into(),
+        configuration: configuration.clone(),
+    };
+    std::fs::write(&file, toml::to_string(&stored).unwrap()).unwrap();
     Command::new(env!("CARGO_BIN_EXE_holdfast-sim"))
         .args(["run", "--logs", "error", "--configuration"])
         .arg(&file)

@@ -44,10 +44,9 @@ impl Worker {
         if self.dice.percent(30) {
             sleep(Duration::from_millis(self.dice.between(1, 100))).await;
         }
-        // Now and then the etag is certainly stale, or that of a revision to come.
+        // Now and then the etag is certainly stale.
         let revision = match self.dice.below(20) {
             0 => seen.revision.saturating_sub(1).max(1),
-            1 => seen.revision + 1,
             _ => seen.revision,
         };
         let fingerprint = self.caller.recorder.fingerprint(self.caller.number);

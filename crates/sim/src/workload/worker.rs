@@ -79,6 +79,7 @@ impl Worker {
                 Some(step) => self.take_up(step).await,
                 None => match self.choose() {
                     Some(action) => {
+                        self.choose_deadline();
                         let done = Box::pin(self.act(action)).await;
                         self.caller.world.tally(action, done);
                     }
@@ -98,6 +99,16 @@ impl Worker {
     async fn pause(&mut self) {
         let mean_us = self.workload.pause_ms * 1_000;
         sleep(Duration::from_micros(self.dice.between(0, 2 * mean_us))).await;
+    }
+
+    /// Mostly the run's, sometimes a short one: so some go on asking while others wait for what does not come.
+    fn choose_deadline(&mut self) {
+        let usual_ms = self.workload.deadline_ms;
+        let ms = match self.dice.below(10) {
+            0..=2 => self.dice.between(150, 800).min(usual_ms),
+            _ => usual_ms,
+        };
+        self.caller.deadline = Duration::from_millis(ms);
     }
 
     /// An action by its weight. None: nothing has any.
