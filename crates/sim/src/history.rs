@@ -488,3 +488,45 @@ pub enum ChangeKind {
     /// It was purged.
     Purged,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_history_survives_being_written_as_lines() {
+        let operation = |id, input, outcome| Operation {
+            id,
+            client: 1,
+            invoked: 5,
+            returned: (id == 1).then_some(9),
+            request_id: Some("r".into()),
+            input,
+            outcome,
+        };
+        let create = Input::Create {
+            account: "a".into(),
+            fingerprint: "line\nbreak".into(),
+            identifiers: vec!["x".into()],
+        };
+        let get = Input::Get {
+            account: "a".into(),
+            consistency: Consistency::AtLeast {
+                operation: 1,
+                position: 7,
+            },
+        };
+        let reason = Reason::IdentifierUnavailable {
+            identifier: Some("x".into()),
+        };
+        let history = History {
+            operations: vec![
+                operation(1, create, Outcome::DefinitelyNot(reason)),
+                operation(2, get, Outcome::Unknown),
+            ],
+        };
+        let lines = history.to_lines().unwrap();
+        assert_eq!(lines.lines().count(), 2);
+        assert_eq!(History::from_lines(&lines).unwrap(), history);
+    }
+}

@@ -25,7 +25,7 @@ use crate::history::{AccountView, Consistency, History, ImportAction, Input, Out
 const JUDGE: &str = "linearizability";
 
 /// Steps that a search may take for one object. Healthy objects need about one a call.
-pub const STEPS: u64 = 200_000;
+pub const STEPS: u64 = 100_000;
 
 /// Judges every account and every identifier, with at most `steps` steps for each.
 pub fn judge(history: &History, steps: u64) -> Verdict {

@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::Verdict;
 use super::evidence::{Evidence, Fate, NEVER, Seen, Sight};
 use super::model::{self, Account, Present};
-use crate::history::{Consistency, History, Input, Operation, Outcome, Output};
+use crate::history::{Consistency, History, Input, Operation, Outcome};
 
 const JUDGE: &str = "order";
 
@@ -282,7 +282,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::history::Consistency;
+    use crate::history::{Consistency, Output};
     use crate::judges::miniature::random_run;
     use crate::judges::testing::*;
 

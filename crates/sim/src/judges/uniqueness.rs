@@ -4,7 +4,8 @@
 //! that an account held an identifier (from the first answer that shows it to the last call that still found it);
 //! one log index, where the replicas' change logs say when each account changed; and each replica's rows at the
 //! end. Quarantine is compared by the log's clock, in which the service measures it: an account's update time at
-//! the revision that gave an identifier up, and another's at the revision that took it.
+//! the revision that gave an identifier up, and another's at the revision that took it. A purge, which gives up all of
+//! an account's, must not come before the grace period is over.
 //!
 //! *What it cannot see.* What an account held at revisions that do not follow from any answer. That a quarantine is
 //! not too long: `linearizability` allows a refusal as long as nobody else has taken the identifier.
@@ -44,8 +45,12 @@ pub fn judge(history: &History, ends: &[EndState], rules: &Rules) -> Verdict {
             }
         }
     }
+    for track in evidence.tracks.values() {
+        grace(track, &evidence, rules, &mut verdict);
+    }
     for end in ends {
         claims_agree(end, &mut verdict);
+        not_purged_early(end, &mut verdict);
         by_log_index(&evidence, end, &mut verdict);
     }
     verdict
@@ -202,6 +207,35 @@ fn quarantined(
             message,
             taken.certain.iter().chain(&left.certain).map(|(_, _, by)| *by),
         );
+    }
+}
+
+/// A deletion leaves the whole grace period.
+fn grace(track: &Track<'_>, evidence: &Evidence<'_>, rules: &Rules, verdict: &mut Verdict) {
+    for (revision, at) in &track.makers {
+        let request = &evidence.requests[*at];
+        let Some((view, _)) = track.views.get(revision) else {
+            continue;
+        };
+        let due = view.update_time_ms + rules.deletion_grace_ms;
+        if matches!(request.input, Input::Delete { .. }) && view.purge_time_ms.is_some_and(|told| told < due)
+        {
+            let message = format!("{view:?} is to be purged before its grace period is over, at {due} ms");
+            verdict.violation(JUDGE, message, request.ids());
+        }
+    }
+}
+
+/// No tombstone is older than its deadline.
+fn not_purged_early(end: &EndState, verdict: &mut Verdict) {
+    for view in end.accounts.iter().filter(|view| view.state == State::Deleted) {
+        if view.purge_time_ms.is_some_and(|due| view.update_time_ms < due) {
+            let message = format!(
+                "at the end on node {}, {view:?} was purged before it was due",
+                end.node
+            );
+            verdict.violation(JUDGE, message, []);
+        }
     }
 }
 
@@ -367,6 +401,35 @@ mod tests {
         };
         assert!(rejects(&history(2_000 + RULES.quarantine_ms - 1), &[]));
         assert!(!rejects(&history(2_000 + RULES.quarantine_ms), &[]));
+    }
+
+    #[test]
+    fn a_grace_period_cut_short_is_rejected() {
+        let history = |grace_ms| {
+            let pending = AccountView {
+                state: State::PendingDeletion,
+                update_time_ms: 1_000,
+                purge_time_ms: Some(1_000 + grace_ms),
+                ..view("a", 2, "f1", &[])
+            };
+            let mut history = History::default();
+            history.ok((0, 10), create("a", "f1", &[]), made(view("a", 1, "f1", &[])));
+            history.ok((20, 30), delete("a"), made(pending));
+            history
+        };
+        assert!(!rejects(&history(RULES.deletion_grace_ms), &[]));
+        assert!(rejects(&history(RULES.deletion_grace_ms - 1), &[]));
+        let end = |update_time_ms| EndState {
+            accounts: vec![AccountView {
+                state: State::Deleted,
+                update_time_ms,
+                purge_time_ms: Some(5_000),
+                ..view("a", 3, "", &[])
+            }],
+            ..EndState::default()
+        };
+        assert!(!rejects(&History::default(), &[end(5_000)]));
+        assert!(rejects(&History::default(), &[end(4_999)]));
     }
 
     #[test]
