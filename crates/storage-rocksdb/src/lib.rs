@@ -12,7 +12,7 @@
 //! ```
 //!
 //! A write is one unsynced RocksDB batch. Durability is a separate step: [`sync`](RocksEngine) runs on a thread of
-//! its own (`syncer.rs`), answers everybody who waited when it began, then raises the mark. Views are RocksDB
+//! its own (`syncer.rs`), raises the mark, then answers everybody who waited when it began. Views are RocksDB
 //! snapshots that own their database (`view.rs`).
 //!
 //! Every failure that makes the disk or its contents doubtful is *terminal*: the first one is remembered in the

@@ -22,14 +22,15 @@ mod support;
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use holdfast_storage::engine::{Engine, EngineError};
 use holdfast_storage_rocksdb::RocksEngine;
+use holdfast_types::Family;
 use support::load::{self, Model};
 use support::wal::{Damage, Log};
-use support::{copy, log_file, memory_directory, open};
+use support::{copy, files, log_file, memory_directory, open};
 
 /// Batches in each stretch: flushed, synced, written. Every 17th batch spans blocks; the latter two stretches have one each. For a
 /// recycled log as many flushes come before as it takes, and each leaves a longer log than the latter two make.
@@ -233,6 +234,40 @@ fn damage_below_the_synced_length_of_a_new_log() {
 #[test]
 fn damage_below_the_synced_length_of_a_recycled_log() {
     below_the_synced_length(true);
+}
+
+/// An ingest gives its rows sequences above those of batches that are only in the log. The mark compares sequences, so nothing
+/// may hide behind an ingest: what was synced before it is there whatever happens to the log, or the store does not open.
+#[test]
+fn nothing_hides_behind_an_ingest() {
+    let live = memory_directory();
+    let engine = open(live.path()).unwrap();
+    let rows = || vec![(Family::Txn, vec![("key".into(), "value".into())])];
+    runtime().block_on(async {
+        // Twice: what replaces nothing gets no sequence.
+        engine.ingest(rows()).await.unwrap();
+        write(&engine, 1..=10);
+        engine.sync().await.unwrap();
+        engine.ingest(rows()).await.unwrap();
+    });
+    let logs: Vec<PathBuf> = files(live.path())
+        .into_keys()
+        .filter(|path| path.extension().is_some_and(|extension| extension == "log"))
+        .collect();
+    for log in &logs {
+        let bytes = fs::read(log).unwrap();
+        let ends = Log::read(log).fragments.into_iter().map(|fragment| fragment.end);
+        for cut in ends.chain([0]) {
+            let image = memory_directory();
+            copy(live.path(), image.path());
+            let target = image.path().join(log.strip_prefix(live.path()).unwrap());
+            fs::write(target, &bytes[..cut as usize]).unwrap();
+            match open(image.path()) {
+                Ok(engine) => assert_eq!(load::batches(&engine, &Model::default()), 10, "cut at {cut}"),
+                Err(error) => assert!(matches!(error, EngineError::Damaged { .. }), "{error}"),
+            }
+        }
+    }
 }
 
 /// Where detection ends, so that nobody believes more: see the head of this file.

@@ -265,6 +265,11 @@ async fn move_much(
     root: &Path,
     mut generation: u64,
 ) -> Result<(), EngineError> {
+    // The first flush shall have something to do.
+    let found = written.load(Ordering::SeqCst);
+    while written.load(Ordering::SeqCst) == found && !done.load(Ordering::SeqCst) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
     while !done.load(Ordering::SeqCst) {
         let before = written.load(Ordering::SeqCst);
         say("begin flush".into());
