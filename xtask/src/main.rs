@@ -30,8 +30,14 @@ cargo xtask COMMAND
   down [--wipe]      stop them; --wipe removes their data too
   test [STEP ...]    everything CI runs, in order; or only the steps named
                      (fmt, clippy, deny, unit, doc-tests, sim, e2e, tour, docs)
-  sim [--seed N] [--count N] [--logs LEVEL]
-                     the simulated cluster: one process a seed, replayable by its number
+  sim [--minutes M] [--ledger FILE]
+                     simulated clusters of many seeds, one process each, on all cores (a minute, if not told)
+  sim --seed N | --scenario NAME
+                     one of them again, with its whole trace
+  sim --shrink --seed N
+                     the smallest run found that still fails
+  sim --planted [BUG ...]
+                     plant bugs on purpose: do the judges notice, and after how many seeds?
   bench [FILTER]     the processor's share of a write, part by part (criterion)
   generate N [--seed N] [--out FILE] [--clean]
                      N accounts as JSON Lines, collisions and mistakes included on purpose

@@ -1,13 +1,18 @@
-//! `cargo xtask sim`: the simulated cluster, built with `--cfg madsim` into a target directory of its own.
+//! `cargo xtask sim`: the simulated clusters, built with `--cfg madsim` into a target directory of their own.
 //!
-//! One process a seed: parts of the runtime count process-wide, so a second seed in the same process would not
-//! replay what it does alone.
+//! The program does the work (`crates/sim/src/command_line.rs`); this builds it and gives it what only a checkout
+//! knows: the commit, seeds that follow from it, and where reports of failing runs go.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{Failure, workspace};
+
+/// How many planted bugs one run of CI looks at; another commit takes others.
+const ROTATING_BUGS: usize = 3;
+/// How many seeds CI runs twice, to compare every byte.
+const PAIRS: u64 = 2;
 
 /// Cargo, set up for simulated builds. A different target directory, since another `RUSTFLAGS` would rebuild
 /// everything each time one switches.
@@ -22,87 +27,151 @@ pub(crate) fn cargo() -> Result<Command, Failure> {
 
 /// Runs the command.
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
-    let mut first_seed = 1;
-    let mut count = 1;
-    let mut passed_on = Vec::new();
-    let mut rest = args.iter();
-    while let Some(arg) = rest.next() {
-        match arg.as_str() {
-            "--seed" => first_seed = number("--seed", rest.next())?,
-            "--count" => count = number("--count", rest.next())?,
-            "--logs" => passed_on.extend(["--logs", rest.next().ok_or("--logs needs a level")?]),
-            other => return Err(format!("sim has no `{other}`")),
-        }
+    let has = |flag: &str| args.iter().any(|arg| arg == flag);
+    let without = |flag: &str| {
+        args.iter()
+            .filter(|arg| *arg != flag)
+            .cloned()
+            .collect::<Vec<_>>()
+    };
+    let names_a_bug = args
+        .windows(2)
+        .any(|pair| pair[0] == "--planted" && has_run(args) && !pair[1].starts_with("--"));
+    if has("--planted") && !names_a_bug {
+        // `--planted [BUG ...]`: the hunt.
+        return program(true)?.call("planted", &without("--planted"));
     }
-    // Many seeds are for finding the one worth reading.
-    if count > 1 {
-        passed_on.push("--quiet");
+    let program = program(names_a_bug)?;
+    if has("--shrink") {
+        return program.call("shrink", &without("--shrink"));
     }
-    let program = build()?;
-    for seed in first_seed..first_seed.saturating_add(count) {
-        run_seed(&program, seed, &passed_on)?;
+    let mut passed_on = args.to_vec();
+    if has_run(args) {
+        return program.call("run", &passed_on);
     }
-    Ok(())
+    if args.first().is_some_and(|first| !first.starts_with("--")) {
+        let command = passed_on.remove(0);
+        return program.call(&command, &passed_on);
+    }
+    passed_on.extend(["--reports".to_owned(), reports()?.display().to_string()]);
+    if !has("--first") {
+        passed_on.extend(["--first".to_owned(), first_fresh_seed()?.to_string()]);
+    }
+    if has("--ledger") {
+        passed_on.extend(["--commit".to_owned(), commit()?]);
+    }
+    program.call("swarm", &passed_on)
 }
 
-/// Runs seeds nobody has seen before, for about this long, and returns how many. They follow from the commit, so a
-/// failure can be replayed by whoever has it.
-pub(crate) fn fresh_seeds(time: Duration) -> Result<u64, Failure> {
-    let program = build()?;
+/// Whether the arguments name one run.
+fn has_run(args: &[String]) -> bool {
+    args.iter()
+        .any(|arg| ["--seed", "--scenario", "--configuration"].contains(&arg.as_str()))
+}
+
+/// What CI runs: stored runs that once failed, pairs, planted bugs, and fresh seeds for about `time`. Returns how many
+/// of these four passed.
+pub(crate) fn continuous_integration(time: Duration) -> Result<u64, Failure> {
     let first = first_fresh_seed()?;
-    println!("seeds from {first} on");
-    let began = Instant::now();
-    let mut run = 0;
-    while began.elapsed() < time {
-        run_seed(&program, first + run, &["--quiet"])?;
-        run += 1;
-    }
-    Ok(run)
+    let program = program(false)?;
+    program.call("regressions", &[])?;
+    let seeds = |count: u64| -> Vec<String> {
+        ["--first", &first.to_string(), "--count", &count.to_string()]
+            .map(str::to_owned)
+            .into()
+    };
+    program.call("pairs", &seeds(PAIRS))?;
+    let minutes = (time.as_secs_f64() / 60.0).to_string();
+    let fresh = [
+        "--first".to_owned(),
+        first.to_string(),
+        "--minutes".to_owned(),
+        minutes,
+        "--reports".to_owned(),
+        reports()?.display().to_string(),
+    ];
+    program.call("swarm", &fresh)?;
+    let bugs = planted_bugs()?;
+    let from = usize::try_from(first).unwrap_or(0);
+    let chosen: Vec<String> = (0..ROTATING_BUGS.min(bugs.len()))
+        .map(|number| bugs[from.wrapping_add(number) % bugs.len()].clone())
+        .collect();
+    self::program(true)?.call("planted", &chosen)?;
+    Ok(4)
 }
 
-/// The commit's first 12 hexadecimal digits.
+/// The names in the table of planted bugs.
+fn planted_bugs() -> Result<Vec<String>, Failure> {
+    let path = workspace::root().join("crates/sim/src/planted.rs");
+    let text =
+        std::fs::read_to_string(&path).map_err(|why| format!("cannot read {}: {why}", path.display()))?;
+    Ok(text
+        .split("name: \"")
+        .skip(1)
+        .filter_map(|rest| Some(rest.split('"').next()?.to_owned()))
+        .collect())
+}
+
+/// The commit's first 12 hexadecimal digits: a failure can be replayed by whoever has it.
 fn first_fresh_seed() -> Result<u64, Failure> {
-    let output = Command::new("git")
-        .args(["rev-parse", "HEAD"])
-        .current_dir(workspace::root())
-        .output()
-        .map_err(|why| format!("cannot run git: {why}"))?;
-    let commit = String::from_utf8_lossy(&output.stdout);
+    let commit = commit()?;
     commit
         .get(..12)
         .and_then(|digits| u64::from_str_radix(digits, 16).ok())
         .ok_or_else(|| "git names no commit to take seeds from".to_owned())
 }
 
-/// Builds the program that runs one seed, and says where it is.
-fn build() -> Result<PathBuf, Failure> {
-    let built = cargo()?
-        .args(["build", "--package", "holdfast-sim", "--bin", "holdfast-sim"])
+fn commit() -> Result<String, Failure> {
+    let output = Command::new("git")
+        .args(["rev-parse", "HEAD"])
+        .current_dir(workspace::root())
+        .output()
+        .map_err(|why| format!("cannot run git: {why}"))?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
+fn reports() -> Result<PathBuf, Failure> {
+    Ok(workspace::target_dir()?.join("sim-reports"))
+}
+
+/// The built program.
+struct Program(PathBuf);
+
+/// Builds the program, with bugs that can be planted or without.
+fn program(planted: bool) -> Result<Program, Failure> {
+    let mut command = cargo()?;
+    command.args(["build", "--package", "holdfast-sim", "--bin", "holdfast-sim"]);
+    if planted {
+        command.args(["--features", "planted"]);
+    }
+    let built = command
         .status()
         .map_err(|why| format!("cannot run cargo: {why}"))?;
     if !built.success() {
         return Err("the build failed; what cargo printed above says why".to_owned());
     }
-    Ok(workspace::target_dir()?.join("sim/debug/holdfast-sim"))
-}
-
-fn run_seed(program: &Path, seed: u64, args: &[&str]) -> Result<(), Failure> {
-    let status = Command::new(program)
-        .args(["--seed", &seed.to_string()])
-        .args(args)
-        .status()
-        .map_err(|why| format!("cannot run {}: {why}", program.display()))?;
-    if status.success() {
-        Ok(())
+    let built = workspace::target_dir()?.join("sim/debug/holdfast-sim");
+    // Both builds have one name, and runs start the program again: each keeps its own.
+    let kept = built.with_file_name(if planted {
+        "holdfast-sim-planted"
     } else {
-        Err(format!(
-            "seed {seed} fails; replay it with `cargo xtask sim --seed {seed} --logs info`"
-        ))
-    }
+        "holdfast-sim-clean"
+    });
+    std::fs::copy(&built, &kept).map_err(|why| format!("cannot copy {}: {why}", built.display()))?;
+    Ok(Program(kept))
 }
 
-fn number(flag: &str, value: Option<&String>) -> Result<u64, Failure> {
-    value
-        .and_then(|text| text.parse().ok())
-        .ok_or_else(|| format!("{flag} needs a number"))
+impl Program {
+    fn call(&self, command: &str, args: &[String]) -> Result<(), Failure> {
+        let status = Command::new(&self.0)
+            .arg(command)
+            .args(args)
+            .status()
+            .map_err(|why| format!("cannot run {}: {why}", self.0.display()))?;
+        if status.success() {
+            Ok(())
+        } else {
+            Err(format!("`{command}` of the simulation: {status}"))
+        }
+    }
 }

@@ -93,7 +93,9 @@ impl Options {
                 options.words.push(arg);
                 continue;
             }
-            let value = args.next().ok_or_else(|| format!("{arg} needs a value\n{USAGE}"))?;
+            let value = args
+                .next()
+                .ok_or_else(|| format!("{arg} needs a value\n{USAGE}"))?;
             let bad = || format!("{value} is no value for {arg}\n{USAGE}");
             match arg.as_str() {
                 "--seed" => options.seed = Some(value.parse().map_err(|_| bad())?),
@@ -143,7 +145,10 @@ fn show(options: &Options) -> Result<bool, Failure> {
         story: "Not told yet.".to_owned(),
         configuration: options.stored()?,
     };
-    println!("{}", toml::to_string_pretty(&stored).map_err(|why| why.to_string())?);
+    println!(
+        "{}",
+        toml::to_string_pretty(&stored).map_err(|why| why.to_string())?
+    );
     Ok(true)
 }
 
@@ -229,7 +234,11 @@ fn run_regressions() -> Result<bool, Failure> {
     for path in regressions::all()? {
         let stored = crate::runner::child::What::Stored(&path);
         let summary = crate::runner::child::run(&stored, &crate::runner::child::How::default())?;
-        let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
         println!("{name}: {summary}");
         for violation in &summary.violations {
             passed = false;
@@ -240,7 +249,10 @@ fn run_regressions() -> Result<bool, Failure> {
 }
 
 fn show_ledger(options: &Options) -> Result<bool, Failure> {
-    let path = options.words.first().ok_or_else(|| format!("name the file\n{USAGE}"))?;
+    let path = options
+        .words
+        .first()
+        .ok_or_else(|| format!("name the file\n{USAGE}"))?;
     let text = std::fs::read_to_string(path).map_err(|why| format!("cannot read {path}: {why}"))?;
     let ledger: Ledger = serde_json::from_str(&text).map_err(|why| format!("{path} is no ledger: {why}"))?;
     let totals = ledger.totals();

@@ -15,7 +15,7 @@ use holdfast_types::{
 use crate::history::{AccountView, Change, ChangeKind, ClaimView, EndState, State};
 
 /// The realm that runs work in.
-const REALM: RealmNumber = RealmNumber(0);
+const REALM: RealmNumber = RealmNumber(1);
 const SHARD: ShardId = ShardId(0);
 
 /// What is on the disk of `node` in `view`, which has applied everything up to `applied`. `identifiers` are the
@@ -30,13 +30,9 @@ pub fn read(
     changes_from: u64,
     identifiers: &BTreeSet<String>,
 ) -> Result<EndState, EngineError> {
-    let Some(realm) = schema::realm::read(view, REALM)? else {
-        return Ok(EndState {
-            node,
-            applied,
-            ..EndState::default()
-        });
-    };
+    let realm = schema::realm::read(view, REALM)?.ok_or_else(|| EngineError::Damaged {
+        message: "there is no realm".into(),
+    })?;
     let realm = realm.value;
     Ok(EndState {
         node,

@@ -33,9 +33,9 @@ struct Seen {
     violations: Vec<Violation>,
     /// Who led each term.
     leaders: BTreeMap<u64, Node>,
-    /// Committed entries: index → term and checksum.
-    committed: BTreeMap<u64, EntryId>,
-    /// The greatest index known to be committed.
+    /// Applied entries: index → term and checksum.
+    entries: BTreeMap<u64, EntryId>,
+    /// The greatest index that anybody applied.
     commit: u64,
     /// State digests: applied index → digest and who had it first.
     digests: BTreeMap<u64, ([u8; 32], Node)>,
@@ -56,7 +56,6 @@ struct EntryId {
 struct NodeSeen {
     incarnation: u64,
     term: u64,
-    committed: Option<LogPosition>,
     applied: u64,
     /// Set at the first look after its end: what was written until then.
     ended: Option<Seq>,
@@ -129,18 +128,18 @@ impl Seen {
             return;
         }
         let (applied, state) = node.group().applied();
-        let seen_committed = self.nodes.get(&id).and_then(|seen| seen.committed);
+        let seen_applied = self.nodes.get(&id).map_or(0, |seen| seen.applied);
         self.monotonic(id, incarnation, &status, applied);
         self.elections(id, &status);
         self.digest(id, applied, state.digest);
         // A few old ones too: an entry that was replaced after its commit shows at the end of the log.
-        let from = seen_committed.map_or(0, |position| position.index).saturating_sub(4).max(1);
-        self.log_matching(id, &status, from, &*cluster.disk(id).written());
-        self.quorum(cluster, id, &status);
+        let from = seen_applied.saturating_sub(4).max(1);
+        self.log_matching(id, from, applied, &*cluster.disk(id).written());
+        self.quorum(cluster, id, &status, applied);
     }
 
-    /// Term never goes back, not even over a restart: it is durable before it counts. Commit and apply never go
-    /// back within an incarnation.
+    /// Term never goes back, not even over a restart: it is durable before it counts. Apply never goes back within
+    /// an incarnation. (What openraft calls committed may: a new leader begins at what it can vouch for itself.)
     fn monotonic(&mut self, id: Node, incarnation: u64, status: &GroupStatus, applied: u64) {
         let seen = self.nodes.entry(id).or_default();
         let mut wrong = Vec::new();
@@ -148,19 +147,12 @@ impl Seen {
             wrong.push(format!("term went from {} to {}", seen.term, status.term));
         }
         if seen.incarnation == incarnation {
-            if status.committed < seen.committed {
-                wrong.push(format!(
-                    "commit went from {:?} to {:?}",
-                    seen.committed, status.committed
-                ));
-            }
             if applied < seen.applied {
                 wrong.push(format!("applied went from {} to {applied}", seen.applied));
             }
         }
         seen.incarnation = incarnation;
         seen.term = seen.term.max(status.term);
-        seen.committed = status.committed;
         seen.applied = applied;
         let last = status.last_log.map_or(0, |last| last.index);
         let snapshot = status.snapshot.map_or(0, |snapshot| snapshot.index);
@@ -197,7 +189,7 @@ impl Seen {
                 let last = status.last_log.map_or(0, |last| last.index);
                 if last < self.commit {
                     let message = format!(
-                        "node {id} leads term {} with a log up to {last}, but {} was committed",
+                        "node {id} leads term {} with a log up to {last}, but {} was applied",
                         status.term, self.commit
                     );
                     self.violation("leader-completeness", message);
@@ -220,41 +212,42 @@ impl Seen {
         }
     }
 
-    /// What is committed is the same entry on every node that has it, for ever.
-    fn log_matching(&mut self, id: Node, status: &GroupStatus, from: u64, disk: &dyn View) {
-        let Some(committed) = status.committed else {
-            return;
-        };
-        for (index, entry) in entries(disk, from, committed.index) {
-            match self.committed.get(&index) {
+    /// What was applied is the same entry on every node that has it, for ever. (What a follower was told is committed
+    /// it may not have yet.)
+    fn log_matching(&mut self, id: Node, from: u64, applied: u64, disk: &dyn View) {
+        for (index, entry) in entries(disk, from, applied) {
+            match self.entries.get(&index) {
                 Some(first) if *first != entry => {
                     let message = format!(
-                        "node {id} holds the committed entry {index} of term {} but it was committed as one of term {}",
+                        "node {id} applied entry {index} of term {} but elsewhere it was one of term {}",
                         entry.term, first.term
                     );
                     self.violation("log-matching", message);
                 }
                 Some(_) => {}
                 None => {
-                    self.committed.insert(index, entry);
+                    self.entries.insert(index, entry);
                 }
             }
         }
     }
 
-    /// What a node says is committed is durable on a majority of the voters it knows.
-    fn quorum(&mut self, cluster: &Cluster, id: Node, status: &GroupStatus) {
-        let Some(committed) = status.committed else {
+    /// What a node applied is durable on a majority of the voters it knows.
+    fn quorum(&mut self, cluster: &Cluster, id: Node, status: &GroupStatus, applied: u64) {
+        let Some(last) = status.applied.filter(|last| last.index == applied) else {
             return;
         };
-        if committed.index <= self.commit {
+        if applied <= self.commit {
             return;
         }
-        self.commit = committed.index;
+        self.commit = applied;
         // Which majority an older entry needed is not known any more; the membership's own entry and what
         // follows it need this one.
-        let since = status.membership_id.split_once('-').and_then(|(_, index)| index.parse().ok());
-        if status.membership_changing || since.is_none_or(|since: u64| committed.index < since) {
+        let since = status
+            .membership_id
+            .split_once('-')
+            .and_then(|(_, index)| index.parse().ok());
+        if status.membership_changing || since.is_none_or(|since: u64| applied < since) {
             return;
         }
         let voters: Vec<Node> = status
@@ -265,11 +258,11 @@ impl Seen {
             .collect();
         let durable = voters
             .iter()
-            .filter(|voter| holds_durably(cluster, **voter, committed))
+            .filter(|voter| holds_durably(cluster, **voter, last))
             .count();
         if durable * 2 <= voters.len() {
             let message = format!(
-                "node {id} says {committed} is committed, but only {durable} of the voters {voters:?} hold it durably"
+                "node {id} applied {last}, but only {durable} of the voters {voters:?} hold it durably"
             );
             self.violation("quorum", message);
         }
@@ -278,7 +271,9 @@ impl Seen {
     /// After its end a node writes nothing more.
     fn fail_stop(&mut self, cluster: &Cluster, id: Node) {
         let (incarnation, last) = (cluster.incarnation(id), cluster.disk(id).last());
-        let over = cluster.node(id).is_some_and(|node| node.group().status().fatal.is_some());
+        let over = cluster
+            .node(id)
+            .is_some_and(|node| node.group().status().fatal.is_some());
         let seen = self.nodes.entry(id).or_default();
         if seen.incarnation != incarnation || !over {
             seen.ended = None;
@@ -299,7 +294,9 @@ impl Seen {
     }
 
     fn violation(&mut self, invariant: &str, message: String) {
-        let same = |violation: &&Violation| violation.judge == "replicas" && violation.message.starts_with(invariant);
+        let same = |violation: &&Violation| {
+            violation.judge == "replicas" && violation.message.starts_with(invariant)
+        };
         if self.violations.iter().filter(same).count() >= KEPT_MAX {
             return;
         }
@@ -315,7 +312,7 @@ impl Seen {
 
 /// Whether the entry would survive a power cut, or is already part of a durable state there.
 fn holds_durably(cluster: &Cluster, node: Node, entry: LogPosition) -> bool {
-    if !cluster.ids().any(|id| id == node) {
+    if !cluster.ids().contains(&node) {
         return false;
     }
     let disk = cluster.disk(node).durable();

@@ -51,6 +51,12 @@ pub fn capture_logs(level: Level) {
         .with_timer(SimTime)
         .with_thread_ids(false)
         .with_writer(|| Sink);
-    let filter = tracing_subscriber::filter::LevelFilter::from_level(level);
+    // What openraft warns of again and again while a peer is away says nothing that the faults do not say.
+    let quiet = if level <= Level::WARN {
+        ",openraft=error"
+    } else {
+        ""
+    };
+    let filter = tracing_subscriber::EnvFilter::new(format!("{level}{quiet}"));
     tracing_subscriber::registry().with(layer).with(filter).init();
 }

@@ -1,0 +1,344 @@
+//! One run from its first to its last simulated second, and its verdict.
+//!
+//! 1. *Safety*: clients work while faults happen.
+//! 2. *Liveness*: faults stop, except those the run is to end with. Within [`PATIENCE`] the cluster must accept a write
+//!    and serve a linearizable read.
+//! 3. *Rest*: everything is mended. Within [`PATIENCE`] all members are at the same index, and everything clients
+//!    ever named is read on every node.
+//! 4. *Power cycle*: every node loses its power in the same instant. Everything must be there again.
+//!
+//! The monitor looks on all the time; the other judges are asked at the end.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use holdfast_client::Client;
+use madsim::runtime::{Handle, Runtime};
+use tokio::time::{Instant, sleep};
+use tracing::Level;
+
+use crate::cluster::Cluster;
+use crate::config::Configuration;
+use crate::history::{EndState, History, Input, Outcome, Output, Rules};
+use crate::judges::{self, Verdict, Violation};
+use crate::monitor::{Monitor, Observed};
+use crate::runner::Failure;
+use crate::summary::Summary;
+use crate::workload::{self, Recorder};
+use crate::{end_state, faults, report, trace};
+
+/// How long the cluster may take to come to what it must come to, once nothing prevents it.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long requests of the safety phase may still be under way after it.
+const LAST_ANSWERS: Duration = Duration::from_secs(20);
+/// Tasks more than on freshly started nodes that are no leak: streams to members that came and went.
+const TASKS_MORE_MAX: usize = 40;
+
+/// Runs a configuration in this process, prints its trace and its summary, and writes a report if it fails. The
+/// answer is whether it passed.
+///
+/// # Errors
+/// If the report cannot be written, or the bug to plant is not in this build.
+pub fn main(
+    configuration: Configuration,
+    logs: Level,
+    quiet: bool,
+    reports: Option<&Path>,
+) -> Result<bool, Failure> {
+    plant(configuration.planted.as_deref())?;
+    trace::capture_logs(logs);
+    let runtime = Runtime::with_seed_and_config(configuration.seed, madsim::Config::default());
+    let run = runtime.block_on(simulate(configuration.clone()));
+    let lines = trace::take();
+    if !quiet {
+        println!(
+            "{}",
+            toml::to_string(&configuration).map_err(|why| why.to_string())?
+        );
+        for line in &lines {
+            println!("{line}");
+        }
+    }
+    for violation in &run.summary.violations {
+        println!("VIOLATION {}: {}", violation.judge, violation.message);
+    }
+    println!("{}", run.summary);
+    println!("{}", run.summary.to_line().map_err(|why| why.to_string())?);
+    let passed = run.summary.violations.is_empty();
+    if let (false, Some(directory)) = (passed, reports) {
+        let path = directory.join(format!("seed-{}.txt", configuration.seed));
+        std::fs::write(
+            &path,
+            report::render(&configuration, &run.summary, &run.history, &lines),
+        )
+        .map_err(|why| format!("cannot write {}: {why}", path.display()))?;
+    }
+    // The simulator's threads of killed nodes need no farewell.
+    std::process::exit(i32::from(!passed));
+}
+
+#[cfg(feature = "planted")]
+fn plant(bug: Option<&str>) -> Result<(), Failure> {
+    if let Some(bug) = bug {
+        holdfast_markers::simulated::plant(bug);
+    }
+    Ok(())
+}
+
+#[cfg(not(feature = "planted"))]
+fn plant(bug: Option<&str>) -> Result<(), Failure> {
+    match bug {
+        Some(bug) => Err(format!(
+            "this build has no bug `{bug}` to plant: use `cargo xtask sim --planted`"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// A run and what is left of it.
+struct Run {
+    summary: Summary,
+    history: History,
+}
+
+async fn simulate(configuration: Configuration) -> Run {
+    let handle = Handle::current();
+    let cluster = Cluster::start(&handle, &configuration);
+    let recorder = Recorder::new();
+    let mut wrong = Vec::new();
+    let monitor = Monitor::start(Arc::clone(&cluster));
+    let mut counts = BTreeMap::new();
+    let mut ends = Vec::new();
+    let client = Client::connect(cluster.client_config()).expect("the simulated addresses are well formed");
+    if let Err(why) = workload::prepare(&cluster, &configuration).await {
+        wrong.push(violation("liveness", format!("the cluster did not begin: {why}")));
+    } else {
+        let faults = madsim::task::spawn({
+            let (cluster, client, configuration) =
+                (Arc::clone(&cluster), client.clone(), configuration.clone());
+            async move { faults::run(cluster, client, &configuration).await }
+        });
+        workload::run(&cluster, &configuration, &recorder).await;
+        counts = faults.await.unwrap_or_default();
+        ends = after_the_faults(&cluster, &client, &configuration, &recorder, &mut wrong).await;
+    }
+    let observed = monitor.finish();
+    let history = recorder.history();
+    wrong.extend(
+        recorder
+            .violations()
+            .into_iter()
+            .map(|what| violation("clients", what)),
+    );
+    let mut verdict = judge(&history, &ends, &configuration);
+    verdict.violations.extend(wrong);
+    Run {
+        summary: summarize(&configuration, &history, counts, observed, verdict),
+        history,
+    }
+}
+
+/// Everything that must be true once nothing goes wrong any more.
+async fn after_the_faults(
+    cluster: &Arc<Cluster>,
+    client: &Client,
+    configuration: &Configuration,
+    recorder: &Recorder,
+    wrong: &mut Vec<Violation>,
+) -> Vec<EndState> {
+    faults::heal(cluster, client, configuration).await;
+    if let Err(why) = workload::probe(cluster, recorder, PATIENCE).await {
+        wrong.push(violation("liveness", format!("after the faults, {why}")));
+    }
+    faults::heal_fully(cluster);
+    let mut ends = Vec::new();
+    let mut at_rest = 0;
+    match converge(cluster).await {
+        Err(why) => wrong.push(violation("liveness", why)),
+        Ok(()) => {
+            workload::final_reads(cluster, recorder).await;
+            sleep(LAST_ANSWERS).await;
+            at_rest = tasks();
+        }
+    }
+    for id in cluster.ids() {
+        cluster.hold_down(id);
+        cluster.cut_power(id);
+    }
+    for id in cluster.ids() {
+        cluster.release(id);
+    }
+    match converge(cluster).await {
+        Err(why) => wrong.push(violation("liveness", format!("after the power cycle, {why}"))),
+        Ok(()) => {
+            workload::final_reads(cluster, recorder).await;
+            ends = end_states(cluster, &recorder.history(), wrong);
+            sleep(LAST_ANSWERS).await;
+            let fresh = tasks();
+            if at_rest > fresh + TASKS_MORE_MAX {
+                let message = format!("{at_rest} tasks at rest, but {fresh} on freshly started nodes");
+                wrong.push(violation("bounds", message));
+            }
+        }
+    }
+    ends
+}
+
+/// Waits until all members have applied the same, and compares their digests.
+async fn converge(cluster: &Cluster) -> Result<(), String> {
+    let until = Instant::now() + PATIENCE;
+    let mut last = String::from("nobody leads");
+    while Instant::now() < until {
+        sleep(Duration::from_millis(200)).await;
+        if cluster.leader().is_none() {
+            continue;
+        }
+        let voters = cluster.voters();
+        let seen: Vec<_> = voters
+            .iter()
+            .filter_map(|id| {
+                let node = cluster.node(*id)?;
+                let (applied, state) = node.group().applied();
+                node.group()
+                    .status()
+                    .fatal
+                    .is_none()
+                    .then_some((*id, applied, state.digest))
+            })
+            .collect();
+        if seen.len() == voters.len() && seen.iter().all(|(_, applied, _)| *applied == seen[0].1) {
+            return match seen.iter().find(|(_, _, digest)| *digest != seen[0].2) {
+                None => Ok(()),
+                Some((id, applied, _)) => Err(format!(
+                    "nodes {} and {id} differ after applying entry {applied}",
+                    seen[0].0
+                )),
+            };
+        }
+        let indexes: Vec<_> = seen.iter().map(|(id, applied, _)| (*id, *applied)).collect();
+        last = format!("voters {voters:?}, applied {indexes:?}");
+    }
+    Err(format!("the replicas did not converge: {last}"))
+}
+
+/// What is on every member's disk.
+fn end_states(cluster: &Cluster, history: &History, wrong: &mut Vec<Violation>) -> Vec<EndState> {
+    let identifiers = identifiers(history);
+    let mut states = Vec::new();
+    for id in cluster.voters() {
+        let Some(node) = cluster.node(id) else { continue };
+        let (applied, state) = node.group().applied();
+        match end_state::read(
+            id,
+            &*node.group().view(),
+            applied,
+            state.change_floor,
+            &identifiers,
+        ) {
+            Ok(state) => states.push(state),
+            Err(why) => wrong.push(violation(
+                "durability",
+                format!("node {id} cannot be read: {why}"),
+            )),
+        }
+    }
+    states
+}
+
+/// Every identifier that occurs in the run.
+fn identifiers(history: &History) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for operation in &history.operations {
+        match &operation.input {
+            Input::Create { identifiers, .. } | Input::ImportItem { identifiers, .. } => {
+                all.extend(identifiers.iter().cloned());
+            }
+            Input::ChangeIdentifiers { add, remove, .. } => all.extend(add.iter().chain(remove).cloned()),
+            Input::Lookup { identifier, .. } => {
+                all.insert(identifier.clone());
+            }
+            _ => {}
+        }
+        if let Outcome::Ok {
+            output: Output::Account(account) | Output::Changed { account, .. },
+            ..
+        } = &operation.outcome
+        {
+            all.extend(account.identifiers.iter().cloned());
+        }
+    }
+    all
+}
+
+/// Asks all judges who need the whole run.
+fn judge(history: &History, ends: &[EndState], configuration: &Configuration) -> Verdict {
+    let rules = Rules {
+        quarantine_ms: configuration.realm.quarantine_ms,
+        deletion_grace_ms: configuration.realm.deletion_grace_ms,
+    };
+    let mut verdict = judges::linearizability::judge(history, judges::linearizability::STEPS);
+    for other in [
+        judges::order::judge(history),
+        judges::serializability::judge(history),
+        judges::uniqueness::judge(history, ends, &rules),
+        judges::exactly_once::judge(history, ends),
+        judges::durability::judge(history, ends),
+        judges::freshness::judge(history),
+        judges::scans::judge(history),
+    ] {
+        verdict.merge(other);
+    }
+    verdict
+}
+
+fn summarize(
+    configuration: &Configuration,
+    history: &History,
+    faults: BTreeMap<String, u64>,
+    observed: Observed,
+    verdict: Verdict,
+) -> Summary {
+    let mut operations = BTreeMap::new();
+    for operation in &history.operations {
+        let outcome = match operation.outcome {
+            Outcome::Ok { .. } => "ok",
+            Outcome::DefinitelyNot(_) => "not",
+            Outcome::Unknown => "unknown",
+        };
+        *operations.entry(outcome.to_owned()).or_default() += 1;
+    }
+    let mut violations = verdict.violations;
+    violations.extend(observed.violations);
+    Summary {
+        seed: configuration.seed,
+        scenario: configuration.scenario.clone(),
+        configuration: configuration.hash(),
+        simulated_ms: madsim::time::TimeHandle::current().elapsed().as_millis() as u64,
+        operations,
+        faults,
+        elections: observed.elections,
+        checked: verdict.checked + observed.looks,
+        undecided: verdict.undecided,
+        reached: holdfast_markers::simulated::counts()
+            .into_iter()
+            .map(|(name, count)| (name.to_owned(), count))
+            .collect(),
+        most_tasks: observed.most_tasks as u64,
+        violations,
+    }
+}
+
+fn violation(judge: &str, message: String) -> Violation {
+    trace::event("violation", &message);
+    Violation {
+        judge: judge.to_owned(),
+        message,
+        operations: Vec::new(),
+    }
+}
+
+fn tasks() -> usize {
+    Handle::current().metrics().num_tasks()
+}
