@@ -2,14 +2,18 @@
 //!
 //! Stamps rise whatever the clock does (the machine sees to that), but a leader whose clock runs ahead drags
 //! the log clock with it: request ids expire early, purges come early, and it cannot be taken back. So a node
-//! compares its clock with its peers' and steps aside while it is far from their median. And until a quorum has
-//! agreed with its clock once since the start, it does not move the log clock by more than [`LEAP_MS_MAX`]: a
-//! machine that comes back from a power cut years ahead must not be believed for even one entry.
+//! compares its clock with its peers' and steps aside while it is far from their median. Between two comparisons
+//! the monotonic clock vouches for it: a wall clock that jumped since a quorum agreed with it is not believed for
+//! even one entry, until a quorum agrees again. And until a quorum has agreed once since the start, it does not
+//! move the log clock by more than [`LEAP_MS_MAX`]: a machine may come back from a power cut years ahead.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use holdfast_markers::reached;
 use holdfast_types::{Clock, Millis};
+use tokio::time::Instant;
 
 /// How far a node may move the log clock before anybody has agreed with its own.
 const LEAP_MS_MAX: u64 = 60_000;
@@ -30,8 +34,8 @@ impl Clock for SystemClock {
 pub(crate) struct ClockGuard {
     offset_ms: AtomicI64,
     offset_ms_max: i64,
-    /// A quorum's clocks have agreed with this one since the start.
-    confirmed: AtomicBool,
+    /// When a quorum's clocks last agreed with this one, by both of this node's clocks.
+    confirmed: Mutex<Option<(Millis, Instant)>>,
 }
 
 impl ClockGuard {
@@ -39,18 +43,18 @@ impl ClockGuard {
         ClockGuard {
             offset_ms: AtomicI64::new(0),
             offset_ms_max: i64::try_from(offset_ms_max).unwrap_or(i64::MAX),
-            confirmed: AtomicBool::new(false),
+            confirmed: Mutex::new(None),
         }
     }
 
-    /// Takes a round of measurements in a cluster of `members`: how far each reachable peer's clock is ahead of
-    /// this one's. With fewer than two peers nobody can say whose clock is wrong; then the last conclusion
+    /// Takes a round of measurements in a cluster of `members`, made when this clock showed `now`: how far each
+    /// reachable peer's clock is ahead of it. With fewer than two peers nobody can say whose clock is wrong; then the last conclusion
     /// stands, unless the one peer agrees with this clock.
-    pub(crate) fn measured(&self, mut ahead_ms: Vec<i64>, members: usize) {
+    pub(crate) fn measured(&self, now: Millis, mut ahead_ms: Vec<i64>, members: usize) {
         let near = |ahead: &&i64| ahead.abs() <= self.offset_ms_max;
         let agreeing = 1 + ahead_ms.iter().filter(near).count();
         if agreeing > members / 2 {
-            self.confirmed.store(true, Ordering::Relaxed);
+            *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
         }
         let offset = match ahead_ms[..] {
             [] => return,
@@ -70,12 +74,27 @@ impl ClockGuard {
 
     /// Whether this node may stamp an entry at `now` when the log clock shows `log_clock`.
     pub(crate) fn may_stamp(&self, now: Millis, log_clock: Millis) -> bool {
-        self.trusted() && (self.confirmed() || now <= log_clock.plus(LEAP_MS_MAX))
+        let believed = match self.confirmation() {
+            None => now <= log_clock.plus(LEAP_MS_MAX),
+            Some((then, at)) => {
+                let elapsed = u64::try_from(at.elapsed().as_millis()).unwrap_or(u64::MAX);
+                let jumped = now.0.abs_diff(then.plus(elapsed).0);
+                i64::try_from(jumped).is_ok_and(|jumped| jumped <= self.offset_ms_max)
+            }
+        };
+        if !believed {
+            reached!("clock.jumped");
+        }
+        believed && self.trusted()
     }
 
     /// Whether a quorum has agreed with this clock since the start.
     pub(crate) fn confirmed(&self) -> bool {
-        self.confirmed.load(Ordering::Relaxed)
+        self.confirmation().is_some()
+    }
+
+    fn confirmation(&self) -> Option<(Millis, Instant)> {
+        *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// How far this clock is ahead of its peers' median, milliseconds; negative: behind.
@@ -111,7 +130,7 @@ mod tests {
             (&[-700, -900, -600, 4], 600, false),
         ];
         for (ahead, offset, trusted) in table {
-            guard.measured(ahead.to_vec(), 3);
+            guard.measured(Millis(0), ahead.to_vec(), 3);
             assert_eq!(
                 (guard.offset_ms(), guard.trusted()),
                 (offset, trusted),
@@ -126,18 +145,32 @@ mod tests {
         let (log_clock, years_later) = (Millis(1_000_000), Millis(100_000_000_000));
         assert!(guard.may_stamp(log_clock.plus(1_000), log_clock));
         assert!(!guard.may_stamp(years_later, log_clock));
-        guard.measured(vec![9_000], 3);
+        guard.measured(years_later, vec![9_000], 3);
         assert!(
             !guard.may_stamp(years_later, log_clock),
             "the one peer that answered does not agree"
         );
-        guard.measured(vec![20], 3);
+        guard.measured(years_later, vec![20], 3);
         assert!(guard.may_stamp(years_later, log_clock));
         let alone = ClockGuard::new(500);
-        alone.measured(vec![], 1);
+        alone.measured(years_later, vec![], 1);
         assert!(
             alone.may_stamp(years_later, log_clock),
             "a cluster of one has nobody to ask"
         );
+    }
+
+    #[test]
+    fn a_clock_that_jumped_since_is_not_believed_until_a_quorum_agrees_again() {
+        let guard = ClockGuard::new(500);
+        let (log_clock, now) = (Millis(1_000_000), Millis(1_000_100));
+        guard.measured(now, vec![20, -3], 3);
+        assert!(guard.may_stamp(now.plus(200), log_clock));
+        assert!(!guard.may_stamp(now.plus(15 * 60_000), log_clock));
+        assert!(!guard.may_stamp(now.plus(2_000), log_clock));
+        assert!(!guard.may_stamp(now.minus(2_000), log_clock));
+        // Somebody set it right, and the peers say so.
+        guard.measured(now.plus(2_000), vec![20, -3], 3);
+        assert!(guard.may_stamp(now.plus(2_100), log_clock));
     }
 }

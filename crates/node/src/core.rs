@@ -55,6 +55,18 @@ impl Core {
         self.config.cluster_id()
     }
 
+    /// The time to evaluate and stamp at: this node's clock, or the log's while this node's cannot be believed, which
+    /// moves nothing.
+    pub(crate) fn wall(&self) -> Millis {
+        let log_clock = self.group.state().stamp.millis();
+        let now = self.clock.now();
+        if self.clock_guard.may_stamp(now, log_clock) {
+            now
+        } else {
+            log_clock
+        }
+    }
+
     /// Who leads, as known here.
     pub(crate) fn leadership(&self) -> Leadership {
         *self.group.leadership().borrow()
