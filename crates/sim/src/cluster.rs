@@ -13,7 +13,7 @@ use std::time::Duration;
 use holdfast_client::ClientConfig;
 use holdfast_node::config::InitialMember;
 use holdfast_node::{Config, NodeHandle, StartError};
-use holdfast_storage::engine::Seq;
+use holdfast_storage::engine::{EngineError, Seq};
 use holdfast_storage::faulty::{Faults, FaultyDisk};
 use holdfast_types::NodeId;
 use holdfast_wire::v1;
@@ -221,7 +221,8 @@ impl Cluster {
         self.change().gone.contains(&id)
     }
 
-    /// Nobody holds this node down or still any more; it runs, unless it is gone for ever.
+    /// Nobody holds this node down or still any more; it runs, unless it is gone for ever. What gave up is tried once
+    /// more.
     pub(crate) fn free(&self, id: NodeId) {
         if self.is_gone(id) {
             return;
@@ -230,6 +231,7 @@ impl Cluster {
             let machine = self.machine(id);
             let mut state = machine.inside.state();
             state.held_down = 0;
+            state.hopeless = false;
             let paused = std::mem::take(&mut state.held_still) > 0;
             (paused, state.running.is_some())
         };
@@ -349,10 +351,15 @@ impl Cluster {
         kept
     }
 
-    /// Asks the process to stop, as SIGTERM does.
+    /// Asks the process to stop, as SIGTERM does. One that has not started yet dies of it.
     pub fn stop(&self, id: NodeId) {
+        let machine = self.machine(id);
         trace::event("stop", &format!("node={id}"));
-        self.machine(id).inside.stop.notify_one();
+        if machine.inside.state().running.is_some() {
+            machine.inside.stop.notify_one();
+        } else {
+            machine.end(&self.handle);
+        }
     }
 
     /// From now on the process is not started (again) until as many have released it.
@@ -505,9 +512,14 @@ impl Inside {
     }
 }
 
-/// Whether starting the same node again cannot help.
+/// Whether starting the same node again cannot help. A disk whose reads fail may be well the next time.
 fn is_final(error: &StartError) -> bool {
-    !matches!(error, StartError::Transport(_))
+    use holdfast_consensus::StartError as Consensus;
+    match error {
+        StartError::Transport(_) | StartError::Consensus(Consensus::Raft(_)) => false,
+        StartError::Consensus(Consensus::Engine(error)) => matches!(error, EngineError::Damaged { .. }),
+        _ => true,
+    }
 }
 
 /// Starts processes again that ended by themselves.

@@ -165,6 +165,15 @@ pub enum Fault {
         /// Only messages that leave the side are lost.
         one_way: bool,
     },
+    /// Network: a node and the other nodes do not hear each other, or one does not hear the other.
+    Isolate {
+        /// Who.
+        target: Target,
+        /// The others hear it.
+        heard: bool,
+        /// It hears the others.
+        hears: bool,
+    },
     /// Network: two groups see each other only through one node.
     Bridge {
         /// The node that sees all.
@@ -353,6 +362,7 @@ pub enum Ending {
 /// The names of all kinds of fault, as [`Fault::kind`] gives them.
 pub const FAULT_KINDS: &[&str] = &[
     "partition",
+    "isolate",
     "bridge",
     "random-clogs",
     "slow",
@@ -390,6 +400,7 @@ impl Fault {
     pub fn kind(&self) -> &'static str {
         match self {
             Fault::Partition { .. } => "partition",
+            Fault::Isolate { .. } => "isolate",
             Fault::Bridge { .. } => "bridge",
             Fault::RandomClogs { .. } => "random-clogs",
             Fault::Slow { .. } => "slow",

@@ -128,6 +128,9 @@ impl Run {
         let mut choices = SplitMix64::new(self.seed ^ (number + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         let happened = match &scheduled.fault {
             Fault::Partition { side, one_way } => network::partition(self, side, *one_way, lasting).await,
+            Fault::Isolate { target, heard, hears } => {
+                network::isolate(self, *target, *heard, *hears, lasting).await
+            }
             Fault::Bridge { over, side } => network::bridge(self, *over, side, lasting).await,
             Fault::RandomClogs { every_ms } => {
                 network::random_clogs(self, *every_ms, lasting, &mut choices).await
@@ -192,6 +195,8 @@ impl Run {
                 self.cluster.voters().into_iter().find(running)
             }
         };
-        found.filter(|id| !self.cluster.is_gone(*id))
+        let found = found.filter(|id| !self.cluster.is_gone(*id));
+        trace::event("target", &format!("wanted={target:?} found={found:?}"));
+        found
     }
 }

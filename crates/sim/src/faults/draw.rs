@@ -30,6 +30,7 @@ const fn kind(make: Make, lasts_ms: (u64, u64), times_max: u64) -> Kind {
 
 const KINDS: &[Kind] = &[
     kind(partition, (500, 8_000), 4),
+    kind(isolate, (500, 8_000), 4),
     kind(bridge, (500, 8_000), 3),
     kind(random_clogs, (4_000, 15_000), 2),
     kind(
@@ -206,6 +207,15 @@ fn partition(choices: &mut SplitMix64, nodes: u64) -> Fault {
     Fault::Partition {
         side: side(choices, nodes),
         one_way: choices.below(3) == 0,
+    }
+}
+
+fn isolate(choices: &mut SplitMix64, nodes: u64) -> Fault {
+    let (heard, hears) = [(false, false), (false, true), (true, false)][choices.below(3) as usize];
+    Fault::Isolate {
+        target: target(choices, nodes),
+        heard,
+        hears,
     }
 }
 

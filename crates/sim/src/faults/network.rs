@@ -71,6 +71,15 @@ pub(super) async fn partition(run: &Run, side: &[Node], one_way: bool, lasting: 
     cut_for(run, links, lasting).await
 }
 
+/// A node and the others do not hear each other, or one does not hear the other. Clients reach them all.
+pub(super) async fn isolate(run: &Run, target: Target, heard: bool, hears: bool, lasting: Duration) -> bool {
+    let Some(id) = run.find(target) else { return false };
+    let links = pairs(run, &run.cluster.ids(), |from, to| {
+        from == id && !heard || to == id && !hears
+    });
+    cut_for(run, links, lasting).await
+}
+
 /// Two groups see each other only through one node.
 pub(super) async fn bridge(run: &Run, over: Node, side: &[Node], lasting: Duration) -> bool {
     let ids = run.cluster.ids();
@@ -92,7 +101,13 @@ pub(super) async fn random_clogs(
     let mut happened = false;
     while Instant::now() < until {
         let ids = run.cluster.ids();
-        let links = pairs(run, &ids, |_, _| true);
+        let mut links = pairs(run, &ids, |_, _| true);
+        for outsider in run.cluster.outsiders() {
+            for id in &ids {
+                let place = run.cluster.place(*id);
+                links.extend([(outsider, place), (place, outsider)]);
+            }
+        }
         if !links.is_empty() {
             let (from, to) = links[choices.below(links.len() as u64) as usize];
             match cut.iter().position(|link| *link == (from, to)) {

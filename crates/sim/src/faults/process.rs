@@ -72,7 +72,8 @@ pub(super) async fn pause(run: &Run, target: Target, lasting: Duration) -> bool 
 
 /// All lose power in the same instant.
 pub(super) async fn blackout(run: &Run, lasting: Duration) -> bool {
-    let ids = run.cluster.ids();
+    let mut ids = run.cluster.ids();
+    ids.retain(|id| !run.cluster.is_gone(*id));
     for id in &ids {
         run.cluster.hold_down(*id);
         run.cluster.cut_power(*id);
