@@ -1,5 +1,6 @@
 //! RocksDB passes the contract suite that every engine must pass.
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "a test stops at whatever it does not expect")]
 
 mod support;
 

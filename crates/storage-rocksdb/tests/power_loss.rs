@@ -195,7 +195,7 @@ fn above_the_synced_length(recycled: bool) {
 
 fn below_the_synced_length(recycled: bool) {
     let stored = stored(recycled);
-    let mut refused = 0;
+    let mut refused = 0_usize;
     for (at, damage) in stored.images(true) {
         let mut log = stored.bytes.clone();
         damage.apply(&mut log, at as usize);
@@ -203,7 +203,7 @@ fn below_the_synced_length(recycled: bool) {
         if stored.sound(&log) < SYNCED {
             let context = format!("{damage:?} at {at}");
             assert_refused(image.path(), &context);
-            if refused % 10 == 0 {
+            if refused.is_multiple_of(10) {
                 assert_refused(image.path(), &format!("{context}, again"));
             }
             refused += 1;

@@ -63,15 +63,19 @@ pub(crate) fn batch(n: u64) -> Batch {
     let mut batch = Batch::default();
     batch.put(Family::RaftMeta, COUNT, key(n));
     // Now and then one that spans blocks of the log.
-    let len = if n % 17 == 0 { 70_000 } else { random.below(600) };
+    let len = if n.is_multiple_of(17) {
+        70_000
+    } else {
+        random.below(600)
+    };
     batch.put(Family::RaftLog, key(n), noise(&mut random, len));
     for family in [Family::Account, Family::Claim] {
         batch.put(family, key(random.below(64)), noise(&mut random, 40));
-        if n % 5 == 0 {
+        if n.is_multiple_of(5) {
             batch.delete(family, key(random.below(64)));
         }
     }
-    if n % 16 == 0 {
+    if n.is_multiple_of(16) {
         batch.delete_range(Family::RaftLog, key(0), key(n.saturating_sub(40)));
     }
     batch
