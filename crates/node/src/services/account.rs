@@ -253,7 +253,9 @@ fn find(
     rows: &RowView,
     identifier: &CanonicalIdentifier,
 ) -> Result<Found, Failure> {
-    let claim = claims.claim(identifier).map_err(|error| unreadable(core, &error))?;
+    let claim = claims
+        .claim(identifier)
+        .map_err(|error| unreadable(core, &error))?;
     let Some(Claim {
         owner,
         state: ClaimState::Held { .. },
