@@ -354,12 +354,6 @@ impl Import {
             // What was sent may have been done; resuming tells.
             error.outcome = Outcome::Unknown;
         }
-        if !error.is_retryable()
-            || error.code == Code::DataLoss
-            || self.last_progress.elapsed() > self.options.patience
-        {
-            return Err(error);
-        }
         let config = &self.client.shared.config;
         let wait =
             if (self.failures as usize) < self.client.shared.accounts.len() && error.retry_after.is_none() {
@@ -367,6 +361,13 @@ impl Import {
             } else {
                 error.retry_after.unwrap_or_default() + config.backoff.wait(self.failures, backoff::draw())
             };
+        // A wait that would outlast the patience is not begun: the caller learns as much now.
+        if !error.is_retryable()
+            || error.code == Code::DataLoss
+            || self.last_progress.elapsed() + wait > self.options.patience
+        {
+            return Err(error);
+        }
         tracing::debug!(
             code = ?error.code, reason = %error.reason, failures = self.failures,
             wait_ms = wait.as_millis() as u64, "resuming the import"

@@ -613,9 +613,16 @@ async fn an_import_ends_with_the_error_that_stays() {
 
     let mut options = ImportOptions::new("realms/default", new_request_id(), v1::ImportMode::Create);
     options.patience = Duration::from_millis(200);
-    let mut import = client(&["127.0.0.1:1"]).import_accounts(options, items(1));
+    let mut import = client(&["127.0.0.1:1"]).import_accounts(options.clone(), items(1));
     let error = import.next().await.unwrap().unwrap_err();
     assert_eq!(error.code, Code::Unavailable, "{error:?}");
+
+    // A full disk asks for a longer wait than anybody has patience for.
+    let server = Scripted::start([problem(Reason::DiskFull)]).await;
+    let mut import = client(&[&server.address]).import_accounts(options, items(1));
+    let error = tokio::time::timeout(Duration::from_secs(5), import.next()).await;
+    let error = error.expect("not waited for").unwrap().unwrap_err();
+    assert_eq!(error.reason, "DISK_FULL", "{error:?}");
 }
 
 #[tokio::test]
