@@ -34,6 +34,22 @@ impl History {
         Ok(lines)
     }
 
+    /// The same history where the network may deliver a request twice: what a server says about the copy that it has
+    /// turned away is no proof about the other one, so unless a "no" was recorded under the request id, the outcome
+    /// is unknown.
+    pub fn with_twins(mut self) -> Self {
+        for operation in &mut self.operations {
+            if let Outcome::DefinitelyNot(reason) = &operation.outcome
+                && operation.input.changes().is_some()
+                && !reason.is_recorded()
+                && !matches!(reason, Reason::EtagMismatch { .. })
+            {
+                operation.outcome = Outcome::Unknown;
+            }
+        }
+        self
+    }
+
     /// Reads what [`History::to_lines`] wrote.
     pub fn from_lines(lines: &str) -> Result<Self, serde_json::Error> {
         let operations = lines
@@ -492,6 +508,34 @@ pub enum ChangeKind {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_twin_casts_doubt_on_what_was_not_recorded() {
+        let outcome = |reason| {
+            let operation = Operation {
+                id: 1,
+                client: 1,
+                invoked: 5,
+                returned: Some(9),
+                request_id: Some("r".into()),
+                input: Input::Delete {
+                    account: "a".into(),
+                    if_etag: Some(1),
+                },
+                outcome: Outcome::DefinitelyNot(reason),
+            };
+            let history = History {
+                operations: vec![operation],
+            };
+            history.with_twins().operations.remove(0).outcome
+        };
+        assert_eq!(outcome(Reason::Other("NO_LEADER".into())), Outcome::Unknown);
+        assert_eq!(outcome(Reason::RequestIdExpired), Outcome::Unknown);
+        let recorded = Reason::AccountNotFound;
+        assert_eq!(outcome(recorded.clone()), Outcome::DefinitelyNot(recorded));
+        let stale = Reason::EtagMismatch { current: Some(2) };
+        assert_eq!(outcome(stale.clone()), Outcome::DefinitelyNot(stale));
+    }
 
     #[test]
     fn a_history_survives_being_written_as_lines() {

@@ -14,13 +14,17 @@
 //! quarantine or a grace period lasted (`uniqueness`), stale reads (`freshness`). A refusal for the sake of an
 //! identifier is judged per identifier only if the answer or the request says for which.
 
-use std::collections::{BTreeSet, HashMap};
+mod account;
+mod identifier;
 
+use std::collections::HashMap;
+
+use self::account::AccountModel;
+use self::identifier::IdentifierModel;
 use super::Verdict;
-use super::evidence::{Evidence, Fate, Request, Seen, Sight, Track};
-use super::model::{self, Account};
-use super::search::{Answer, Model, Timed, search};
-use crate::history::{AccountView, Consistency, History, ImportAction, Input, Outcome, Output, Reason};
+use super::evidence::{Evidence, Fate, NEVER, Request, Sight, Track};
+use super::search::{Answer, Timed, search};
+use crate::history::{History, Input};
 
 const JUDGE: &str = "linearizability";
 
@@ -35,7 +39,7 @@ pub fn judge(history: &History, steps: u64) -> Verdict {
         for (message, calls) in &track.contradictions {
             verdict.violation(JUDGE, message, calls.iter().copied());
         }
-        let calls = account_calls(&evidence, track);
+        let calls = account::calls(&evidence, track);
         let model = AccountModel::new(&evidence, track);
         record(
             &mut verdict,
@@ -45,7 +49,7 @@ pub fn judge(history: &History, steps: u64) -> Verdict {
     }
     let holders = evidence.identifiers();
     for (identifier, accounts) in &holders {
-        let calls = identifier_calls(&evidence, identifier, accounts);
+        let calls = identifier::calls(&evidence, identifier, accounts);
         let answer = search(&IdentifierModel, &calls, steps);
         record(&mut verdict, &format!("identifier {identifier}"), answer);
     }
@@ -65,128 +69,6 @@ fn record(verdict: &mut Verdict, what: &str, answer: Answer) {
             verdict.violation(JUDGE, message, last.into_iter().chain(stuck));
         }
     }
-}
-
-/// A call about one account.
-#[derive(Debug, Clone)]
-pub(crate) enum AccountCall<'h> {
-    Mutation(&'h Input, Fate<'h>),
-    /// A mutation that was turned away without being recorded.
-    TurnedAway(&'h Input, &'h Reason),
-    Sees(Seen<'h>),
-    /// What the service does by itself when a grace period is over.
-    Purge,
-}
-
-/// One account, with what all answers together say about its revisions.
-pub(crate) struct AccountModel<'h> {
-    /// Revisions that some request was told it made.
-    claimed: BTreeSet<u64>,
-    views: HashMap<u64, &'h AccountView>,
-    /// Fingerprints that some answer shows.
-    shown: BTreeSet<&'h str>,
-}
-
-/// Stands for every fingerprint that no answer shows: it does not matter which one it was.
-const NEVER_SHOWN: &str = "(never shown)";
-
-impl<'h> AccountModel<'h> {
-    pub(crate) fn new(evidence: &Evidence<'h>, track: &Track<'h>) -> Self {
-        let claims = track
-            .requests
-            .iter()
-            .filter_map(|at| evidence.requests[*at].made());
-        let views = || track.views.iter().map(|(revision, (view, _))| (*revision, *view));
-        AccountModel {
-            claimed: claims.collect(),
-            views: views().collect(),
-            shown: views().map(|(_, view)| view.fingerprint.as_str()).collect(),
-        }
-    }
-
-    fn mutate(&self, state: &Account, input: &Input, fate: &Fate<'_>) -> Option<Account> {
-        let mut next = model::after(state, input, fate)?;
-        if let Account::Present(present) = &mut next {
-            if *fate == Fate::Unknown && self.claimed.contains(&present.revision) {
-                return None;
-            }
-            let view = self.views.get(&present.revision);
-            if view.is_some_and(|view| !present.is(view)) {
-                return None;
-            }
-            if !self.shown.contains(present.fingerprint.as_str()) {
-                NEVER_SHOWN.clone_into(&mut present.fingerprint);
-            }
-        }
-        Some(next)
-    }
-}
-
-impl<'h> Model for AccountModel<'h> {
-    type State = Account;
-    type Call = AccountCall<'h>;
-
-    fn initial(&self) -> Account {
-        Account::Absent
-    }
-
-    fn step(&self, state: &Account, call: &AccountCall<'h>) -> Option<Account> {
-        match call {
-            AccountCall::Mutation(input, fate) => self.mutate(state, input, fate),
-            AccountCall::TurnedAway(input, reason) => {
-                let verdict = model::decide(state, input);
-                model::refused(state, input, &verdict, reason).then(|| state.clone())
-            }
-            AccountCall::Sees(seen) => state.shows(seen).then(|| state.clone()),
-            AccountCall::Purge => model::purged(state),
-        }
-    }
-
-    fn is_read(&self, call: &AccountCall<'h>) -> bool {
-        match call {
-            AccountCall::Mutation(_, fate) => matches!(fate, Fate::Refused(_)),
-            AccountCall::TurnedAway(..) | AccountCall::Sees(_) => true,
-            AccountCall::Purge => false,
-        }
-    }
-}
-
-/// The calls about one account.
-pub(crate) fn account_calls<'h>(evidence: &Evidence<'h>, track: &Track<'h>) -> Vec<Timed<AccountCall<'h>>> {
-    let mut calls = Vec::new();
-    let mut classes = Classes::default();
-    for request in track.requests.iter().map(|at| &evidence.requests[*at]) {
-        if request.fate != Fate::Nothing {
-            let shown = |fingerprint: &str| {
-                track
-                    .views
-                    .values()
-                    .any(|(view, _)| view.fingerprint == fingerprint)
-            };
-            let class = (request.fate == Fate::Unknown).then(|| {
-                let mut input = request.input.clone();
-                match &mut input {
-                    Input::Create { fingerprint, .. }
-                    | Input::Update { fingerprint, .. }
-                    | Input::ImportItem { fingerprint, .. }
-                        if !shown(fingerprint.as_str()) =>
-                    {
-                        NEVER_SHOWN.clone_into(fingerprint);
-                    }
-                    _ => {}
-                }
-                classes.of(format!("{input:?}"))
-            });
-            let call = AccountCall::Mutation(request.input, request.fate.clone());
-            calls.push(timed(request, class, call));
-        }
-        calls.extend(turned_away(request));
-    }
-    for sight in track.sights.iter().filter(|sight| sight.is_linearizable()) {
-        calls.push(seen(sight, AccountCall::Sees(sight.seen)));
-    }
-    calls.extend(purge(evidence, track, AccountCall::Purge));
-    calls
 }
 
 /// Gives equal descriptions equal numbers.
@@ -220,211 +102,23 @@ fn seen<C>(sight: &Sight<'_>, call: C) -> Timed<C> {
     }
 }
 
-/// A purge that may happen at any time after a deletion was asked for.
-fn purge<C>(evidence: &Evidence<'_>, track: &Track<'_>, call: C) -> Option<Timed<C>> {
+/// A purge: at any time after a deletion was asked for and the account was last seen, and certainly before it was seen
+/// to be purged. The call is made from whether it is certain.
+fn purge<C>(evidence: &Evidence<'_>, track: &Track<'_>, call: impl Fn(bool) -> C) -> Option<Timed<C>> {
     let requests = track.requests.iter().map(|at| &evidence.requests[*at]);
     let deletes = requests.filter(|request| {
         let deletes = matches!(request.input, Input::Delete { .. });
         deletes && matches!(request.fate, Fate::Done { .. } | Fate::Unknown)
     });
     let first = deletes.min_by_key(|request| request.invoked)?;
+    let certain = track.purged_since < NEVER;
     Some(Timed {
         id: first.calls[0].id,
-        invoked: first.invoked,
-        returned: None,
+        invoked: first.invoked.max(track.until(NEVER)),
+        returned: certain.then_some(track.purged_since),
         class: None,
-        call,
+        call: call(certain),
     })
-}
-
-/// The calls of a request that found a stale etag: each has looked at the account.
-fn turned_away<'h>(request: &Request<'h>) -> impl Iterator<Item = Timed<AccountCall<'h>>> {
-    request.calls.iter().filter_map(|call| match &call.outcome {
-        Outcome::DefinitelyNot(reason @ Reason::EtagMismatch { .. }) => Some(Timed {
-            id: call.id,
-            invoked: call.invoked,
-            returned: Some(call.returned.unwrap_or(u64::MAX)),
-            class: None,
-            call: AccountCall::TurnedAway(&call.input, reason),
-        }),
-        _ => None,
-    })
-}
-
-/// A call about one identifier. Accounts are numbered.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum IdentifierCall {
-    /// The account takes it; nobody may hold it.
-    Take(usize),
-    /// The account gives it up; it must hold it.
-    Leave(usize),
-    /// The account has it afterwards, whether or not it had it before.
-    Keep(usize),
-    /// The account does not have it afterwards.
-    Drop(usize),
-    /// The account held it.
-    Held(usize),
-    /// The account did not hold it.
-    NotHeld(usize),
-    /// Nobody held it.
-    Unheld,
-    /// The account could not have it: it was held, or left by another.
-    Refused(usize),
-}
-
-/// Who has an identifier.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-enum Owner {
-    Nobody,
-    Held(usize),
-    Left(usize),
-}
-
-struct IdentifierModel;
-
-impl Model for IdentifierModel {
-    type State = Owner;
-    type Call = IdentifierCall;
-
-    fn initial(&self) -> Owner {
-        Owner::Nobody
-    }
-
-    fn step(&self, owner: &Owner, call: &IdentifierCall) -> Option<Owner> {
-        use IdentifierCall::{Drop, Held, Keep, Leave, NotHeld, Refused, Take, Unheld};
-        let free = !matches!(owner, Owner::Held(_));
-        let (may, next) = match *call {
-            Take(account) => (free, Owner::Held(account)),
-            Leave(account) => (*owner == Owner::Held(account), Owner::Left(account)),
-            Keep(account) => (free || *owner == Owner::Held(account), Owner::Held(account)),
-            Drop(account) if *owner == Owner::Held(account) => (true, Owner::Left(account)),
-            Drop(_) => (true, *owner),
-            Held(account) => (*owner == Owner::Held(account), *owner),
-            NotHeld(account) => (*owner != Owner::Held(account), *owner),
-            Unheld => (free, *owner),
-            Refused(account) => (*owner != Owner::Nobody && *owner != Owner::Left(account), *owner),
-        };
-        may.then_some(next)
-    }
-
-    fn is_read(&self, call: &IdentifierCall) -> bool {
-        use IdentifierCall::{Held, NotHeld, Refused, Unheld};
-        matches!(call, Held(_) | NotHeld(_) | Unheld | Refused(_))
-    }
-}
-
-/// The calls about one identifier.
-fn identifier_calls(
-    evidence: &Evidence<'_>,
-    identifier: &str,
-    accounts: &BTreeSet<&str>,
-) -> Vec<Timed<IdentifierCall>> {
-    let mut calls = Vec::new();
-    let mut classes = Classes::default();
-    let tracks = accounts.iter().filter_map(|account| evidence.tracks.get(account));
-    for (number, track) in tracks.enumerate() {
-        for at in &track.requests {
-            let request = &evidence.requests[*at];
-            // The first revision of the account is another request's.
-            let too_late = matches!(request.input, Input::Create { .. })
-                && track.makers.get(&1).is_some_and(|maker| maker != at);
-            if request.fate == Fate::Unknown && too_late {
-                continue;
-            }
-            if let Some((call, sure)) = identifier_call(request, identifier, number) {
-                let class = (!sure).then(|| classes.of(format!("{call:?}")));
-                let mut timed = timed(request, class, call);
-                timed.returned = timed.returned.filter(|_| sure);
-                calls.push(timed);
-            }
-        }
-        for sight in track.sights.iter().filter(|sight| sight.is_linearizable()) {
-            let call = match sight.seen {
-                Seen::View(view) if lists(view, identifier) => IdentifierCall::Held(number),
-                Seen::View(_) | Seen::NotFound | Seen::Purged | Seen::Gone => IdentifierCall::NotHeld(number),
-            };
-            calls.push(seen(sight, call));
-        }
-        let mut purge = purge(evidence, track, IdentifierCall::Leave(number));
-        if let Some(purge) = &mut purge {
-            purge.class = Some(classes.of("purge".to_owned() + &number.to_string()));
-        }
-        calls.extend(purge);
-    }
-    for operation in &evidence.history.operations {
-        let (
-            Input::Lookup {
-                identifier: asked,
-                consistency: Consistency::Linearizable,
-            },
-            Outcome::Ok { output, .. },
-        ) = (&operation.input, &operation.outcome)
-        else {
-            continue;
-        };
-        if asked == identifier && *output == Output::NotFound {
-            calls.push(Timed {
-                id: operation.id,
-                invoked: operation.invoked,
-                returned: Some(operation.returned.unwrap_or(u64::MAX)),
-                class: None,
-                call: IdentifierCall::Unheld,
-            });
-        }
-    }
-    calls
-}
-
-fn lists(view: &AccountView, identifier: &str) -> bool {
-    view.identifiers.iter().any(|one| one == identifier)
-}
-
-/// What a request means for an identifier, and whether that is sure.
-fn identifier_call(
-    request: &Request<'_>,
-    identifier: &str,
-    account: usize,
-) -> Option<(IdentifierCall, bool)> {
-    use IdentifierCall::{Drop, Held, Keep, Leave, NotHeld, Refused, Take};
-    let adds = request.input.adds().iter().any(|one| one == identifier);
-    let effect = match request.input {
-        // In its own place.
-        Input::ChangeIdentifiers { remove, .. } if adds && remove.iter().any(|one| one == identifier) => {
-            Some(Keep(account))
-        }
-        Input::Create { .. } | Input::ChangeIdentifiers { .. } if adds => Some(Take(account)),
-        Input::ChangeIdentifiers { remove, .. } if remove.iter().any(|one| one == identifier) => {
-            Some(Leave(account))
-        }
-        Input::ImportItem { .. } if adds => Some(Keep(account)),
-        Input::ImportItem { .. } => Some(Drop(account)),
-        _ => None,
-    };
-    match &request.fate {
-        Fate::Unknown => effect.map(|effect| (effect, false)),
-        Fate::Done {
-            action: Some(ImportAction::Skipped),
-            ..
-        } => None,
-        Fate::Done { view, .. } => match (effect, view) {
-            // It may have found the account as it is.
-            (Some(effect), _) => Some((effect, request.made().is_some())),
-            (None, Some(view)) if lists(view, identifier) => Some((Held(account), true)),
-            (None, Some(_)) => Some((NotHeld(account), true)),
-            (None, None) => None,
-        },
-        Fate::Refused(Reason::IdentifierUnavailable { identifier: named }) => {
-            let this = match named {
-                Some(named) => named == identifier,
-                None => adds && request.input.adds().len() == 1,
-            };
-            this.then_some((Refused(account), true))
-        }
-        Fate::Refused(Reason::IdentifierNotFound {
-            identifier: Some(named),
-        }) if named == identifier => Some((NotHeld(account), true)),
-        Fate::Refused(_) | Fate::Nothing => None,
-    }
 }
 
 #[cfg(all(test, not(madsim)))]
@@ -432,6 +126,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::history::{Outcome, Output, Reason};
     use crate::judges::miniature::random_run;
     use crate::judges::testing::*;
 
