@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -22,10 +23,10 @@ use super::convert::{self, failed_mutation, failed_read, position};
 use super::record::{Call, Recorder};
 use super::request::{Message, Mutation, REALM, Typed, name};
 use super::world::{Token, World};
-use crate::history::{Consistency, Input, Outcome, Output};
+use crate::history::{Consistency, Input, Outcome, Output, Reason};
 
 /// How long after its deadline a call may end.
-const GRACE: Duration = Duration::from_secs(5);
+pub(super) const GRACE: Duration = Duration::from_secs(5);
 
 type Service = AccountServiceClient<Channel>;
 
@@ -46,6 +47,8 @@ pub(super) struct Caller {
     pub(super) recorder: Recorder,
     pub(super) world: World,
     pub(super) deadline: Duration,
+    /// Whether the last call was answered, with whatever.
+    answered: Arc<AtomicBool>,
     /// Stubs by address.
     services: Arc<Mutex<BTreeMap<String, Service>>>,
 }
@@ -143,6 +146,7 @@ impl Caller {
             recorder,
             world,
             deadline,
+            answered: Arc::new(AtomicBool::new(true)),
             services: Arc::default(),
         })
     }
@@ -379,8 +383,18 @@ impl Caller {
             (Outcome::DefinitelyNot(reason), Some(account)) => self.world.refused(account, reason),
             _ => {}
         }
+        let silence = matches!(
+            outcome,
+            Outcome::Unknown | Outcome::DefinitelyNot(Reason::Other(_))
+        );
+        self.answered.store(!silence, Ordering::Relaxed);
         self.recorder.returned(call, outcome.clone());
         outcome
+    }
+
+    /// Whether the last call was answered: with *ok*, or with a refusal of the service as a whole.
+    pub(super) fn was_answered(&self) -> bool {
+        self.answered.load(Ordering::Relaxed)
     }
 
     fn options(&self) -> CallOptions {

@@ -10,7 +10,7 @@ use holdfast_client::{ImportEvent, ImportOptions, v1};
 use holdfast_types::RequestId;
 use tokio::time::sleep;
 
-use super::call::Caller;
+use super::call::{Caller, GRACE};
 use super::convert;
 use super::record::Call;
 use super::request::{self, REALM, Typed};
@@ -124,8 +124,8 @@ async fn stream(
     options.window = window;
     options.stall_timeout = caller.deadline.min(Duration::from_secs(3));
     options.patience = caller.deadline;
-    // After the patience one more stream may be opened, which stalls, after a wait.
-    let limit = options.patience + options.stall_timeout * 2 + Duration::from_secs(10);
+    // When the patience ends, an attempt that has just begun may still stall.
+    let limit = options.patience + options.stall_timeout + GRACE;
     let source = source(caller.clone(), batch.clone(), Arc::clone(&open), pace);
     let mut import = caller.client.import_accounts(options, source);
     let mut results = 0;

@@ -1,5 +1,7 @@
 //! Reads of accounts, by id and by identifier, as fresh as can be or not.
 
+use std::time::Duration;
+
 use super::call::{Freshness, Via};
 use super::request::Typed;
 use super::worker::{Worker, found};
@@ -11,6 +13,20 @@ impl Worker {
         let account = self.account().await;
         let via = self.via();
         found(&self.caller.get(&account, &Freshness::linearizable(), &via).await)
+    }
+
+    /// One quick look at an account, at any node.
+    pub(super) async fn look(&mut self) {
+        let account = self.any_account();
+        let via = self.somewhere();
+        let usual = self.caller.deadline;
+        self.caller.deadline = Duration::from_millis(self.dice.between(100, 400)).min(usual);
+        let fresh = match self.dice.below(5) {
+            0 => Freshness::stale(None),
+            _ => Freshness::linearizable(),
+        };
+        self.caller.get(&account, &fresh, &via).await;
+        self.caller.deadline = usual;
     }
 
     /// Reads several accounts in one view.

@@ -75,16 +75,15 @@ impl Worker {
     pub(super) async fn run(mut self, until: Instant) -> Vec<Late> {
         self.pause().await;
         while Instant::now() < until {
-            match self.due() {
-                Some(step) => self.take_up(step).await,
-                None => match self.choose() {
-                    Some(action) => {
-                        self.choose_deadline();
-                        let done = Box::pin(self.act(action)).await;
-                        self.caller.world.tally(action, done);
-                    }
-                    None => break,
-                },
+            if let Some(step) = self.due() {
+                self.take_up(step).await;
+            } else if !self.caller.was_answered() && self.dice.percent(75) {
+                // As long as nobody answers, people look again and again before they write once more.
+                self.look().await;
+            } else if let Some(action) = self.choose() {
+                self.choose_deadline();
+                let done = Box::pin(self.act(action)).await;
+                self.caller.world.tally(action, done);
             }
             self.pause().await;
         }
@@ -101,12 +100,15 @@ impl Worker {
         sleep(Duration::from_micros(self.dice.between(0, 2 * mean_us))).await;
     }
 
-    /// Mostly the run's, sometimes a short one: so some go on asking while others wait for what does not come.
+    /// Mostly the run's, sometimes a short one, and more often where nobody answers: so some go on asking while
+    /// others wait for what does not come.
     fn choose_deadline(&mut self) {
         let usual_ms = self.workload.deadline_ms;
-        let ms = match self.dice.below(10) {
-            0..=2 => self.dice.between(150, 800).min(usual_ms),
-            _ => usual_ms,
+        let short = if self.caller.was_answered() { 30 } else { 85 };
+        let ms = if self.dice.percent(short) {
+            self.dice.between(150, 800).min(usual_ms)
+        } else {
+            usual_ms
         };
         self.caller.deadline = Duration::from_millis(ms);
     }
