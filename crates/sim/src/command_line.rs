@@ -117,8 +117,18 @@ impl Options {
         Ok(options)
     }
 
-    /// The run that the options name.
+    /// The run that the options name. Read in a thread of its own: no hash map may be made in the thread of the
+    /// run before the run has seeded them.
     fn stored(&self) -> Result<config::Configuration, Failure> {
+        std::thread::scope(|scope| {
+            let reading = scope.spawn(|| self.read());
+            reading
+                .join()
+                .unwrap_or_else(|_| Err("the configuration cannot be read".to_owned()))
+        })
+    }
+
+    fn read(&self) -> Result<config::Configuration, Failure> {
         let mut configuration = match (&self.configuration, self.seed) {
             (Some(path), _) => Stored::read(path)?.configuration,
             (None, Some(seed)) => draw::draw(seed),

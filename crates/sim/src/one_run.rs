@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_client::Client;
+use holdfast_storage::choices::SplitMix64;
 use madsim::runtime::{Handle, Runtime};
 use tokio::time::{Instant, sleep};
 use tracing::Level;
@@ -48,9 +49,12 @@ pub fn main(
     reports: Option<&Path>,
 ) -> Result<bool, Failure> {
     plant(configuration.planted.as_deref())?;
+    draw_luck(configuration.seed);
     trace::capture_logs(logs);
-    let runtime = Runtime::with_seed_and_config(configuration.seed, madsim::Config::default());
-    let run = runtime.block_on(simulate(configuration.clone()));
+    let run = on_a_fresh_thread(|| {
+        let runtime = Runtime::with_seed_and_config(configuration.seed, madsim::Config::default());
+        runtime.block_on(simulate(configuration.clone()))
+    });
     let lines = trace::take();
     if !quiet {
         println!(
@@ -77,6 +81,26 @@ pub fn main(
     }
     // The simulator's threads of killed nodes need no farewell.
     std::process::exit(i32::from(!passed));
+}
+
+/// A thread's first hash map draws the keys of all later ones. The simulator makes them follow from the seed, but
+/// only where it comes first: arguments, files and filters of logs have had hash maps on this thread by now.
+fn on_a_fresh_thread<T: Send>(act: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        let thread = scope.spawn(act);
+        thread
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Takes unlikely turns that are always allowed (`unlucky!`): none in every other run, one in four in the rest.
+fn draw_luck(seed: u64) {
+    if seed.is_multiple_of(2) {
+        return;
+    }
+    let mut choices = SplitMix64::new(seed ^ 0x6c75_636b);
+    holdfast_markers::simulated::set_luck_hook(Box::new(move |_| choices.below(4) == 0));
 }
 
 #[cfg(feature = "planted")]
@@ -154,7 +178,7 @@ async fn after_the_faults(
     }
     faults::heal_fully(cluster);
     let mut ends = Vec::new();
-    let mut at_rest = 0;
+    let mut at_rest = BTreeMap::new();
     match converge(cluster).await {
         Err(why) => wrong.push(violation("liveness", why)),
         Ok(()) => {
@@ -177,8 +201,9 @@ async fn after_the_faults(
             ends = end_states(cluster, &recorder.history(), wrong);
             sleep(LAST_ANSWERS).await;
             let fresh = tasks();
-            if at_rest > fresh + TASKS_MORE_MAX {
-                let message = format!("{at_rest} tasks at rest, but {fresh} on freshly started nodes");
+            let more = more(&at_rest, &fresh);
+            if more.iter().map(|(count, _)| count).sum::<usize>() > TASKS_MORE_MAX {
+                let message = format!("tasks at rest that freshly started nodes have not: {more:?}");
                 wrong.push(violation("bounds", message));
             }
         }
@@ -339,6 +364,27 @@ fn violation(judge: &str, message: String) -> Violation {
     }
 }
 
-fn tasks() -> usize {
-    Handle::current().metrics().num_tasks()
+/// How many tasks there are, by where they were begun.
+fn tasks() -> BTreeMap<String, usize> {
+    let text = Handle::current().metrics().num_tasks_by_node_by_spawn();
+    let mut tasks = BTreeMap::new();
+    for line in text.lines() {
+        // Lines of nodes end in a brace, those of tasks in a number.
+        let count = line.trim().trim_end_matches(',').rsplit_once("\": ");
+        if let Some((place, Ok(count))) = count.map(|(place, count)| (place, count.parse::<usize>())) {
+            *tasks.entry(place.trim_start_matches('"').to_owned()).or_default() += count;
+        }
+    }
+    tasks
+}
+
+/// Where there are more tasks than later, most first.
+fn more(tasks: &BTreeMap<String, usize>, later: &BTreeMap<String, usize>) -> Vec<(usize, String)> {
+    let surplus = |(place, count): (&String, &usize)| {
+        let more = count.saturating_sub(later.get(place).copied().unwrap_or_default());
+        (more > 0).then(|| (more, place.clone()))
+    };
+    let mut more: Vec<_> = tasks.iter().filter_map(surplus).collect();
+    more.sort_unstable_by(|a, b| b.cmp(a));
+    more
 }
