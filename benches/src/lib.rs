@@ -6,15 +6,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use holdfast_accounts::{Context, Evaluation, NewAccount, NewIdentifier, Operation, Request, evaluate};
-use holdfast_machine::{Body, Command, Reply, State, apply};
+use holdfast_accounts::{
+    Context, Evaluation, NewAccount, NewIdentifier, Operation, Request, Versioned, evaluate,
+};
+use holdfast_machine::{Body, Command, Expect, Mutation, Reply, State, apply};
 use holdfast_storage::engine::{Batch, Engine};
 use holdfast_storage::faulty::{FaultyDisk, FaultyEngine};
 use holdfast_storage::overlay::Staged;
 use holdfast_storage::{command, schema};
 use holdfast_types::{
     AccountId, Actor, Caller, ClaimKey, IdentifierKind, Millis, Realm, RealmConfig, RealmId, RealmNumber,
-    RequestId, ShardEpoch, ShardId,
+    RequestId, ShardEpoch, ShardId, Stamp,
 };
 
 /// When everything happens.
@@ -23,7 +25,7 @@ pub const NOW: Millis = Millis(1_790_000_000_000);
 /// One shard on the engine in memory, with the default realm's rules.
 pub struct Shard {
     engine: FaultyEngine,
-    realm: Arc<Realm>,
+    realm: Arc<Versioned<Realm>>,
     state: State,
     index: u64,
 }
@@ -39,26 +41,33 @@ impl Default for Shard {
             revision: 1,
         };
         let engine = FaultyDisk::new(1).open().expect("a fresh disk opens");
-        Shard {
+        let mut shard = Shard {
             engine,
-            realm: Arc::new(realm),
+            realm: Arc::new(Versioned {
+                value: realm.clone(),
+                stamp: Stamp(0),
+            }),
             state: State::new(ShardId(0)),
             index: 0,
-        }
+        };
+        shard.apply(&[encoded(schema::realm::mutation(&realm, Expect::Absent))]);
+        let stored = schema::realm::read(&*shard.engine.view(), realm.number).expect("memory does not fail");
+        shard.realm = Arc::new(stored.expect("it was just applied"));
+        shard
     }
 }
 
 impl Shard {
     /// The realm.
     pub fn realm(&self) -> &Realm {
-        &self.realm
+        &self.realm.value
     }
 
     /// Evaluates a request on what is applied and encodes the command to propose.
     pub fn propose(&self, request: &Request) -> Bytes {
         let rows = schema::RowView::new(Arc::from(self.engine.view()), self.realm.clone());
         let context = Context {
-            realm: &self.realm,
+            realm: self.realm(),
             now: NOW,
             log_clock: self.state.stamp.millis(),
         };
@@ -66,12 +75,7 @@ impl Shard {
             Ok(Evaluation::Propose(plan)) => plan,
             other => panic!("the benchmark's request is new and well formed, but gave {other:?}"),
         };
-        let body = Body::Mutate(schema::encode_plan(&rows, &plan));
-        command::encode(&Command {
-            epoch: ShardEpoch(1),
-            wall: NOW,
-            body,
-        })
+        encoded(schema::encode_plan(&rows, &plan).expect("memory does not fail"))
     }
 
     /// Decodes and applies commands as one batch, as a replica does.
@@ -91,6 +95,14 @@ impl Shard {
         }
         self.engine.write(batch).expect("memory does not fail");
     }
+}
+
+fn encoded(mutation: Mutation) -> Bytes {
+    command::encode(&Command {
+        epoch: ShardEpoch(1),
+        wall: NOW,
+        body: Body::Mutate(mutation),
+    })
 }
 
 /// Creates an account with two identifiers; each `number` another one.

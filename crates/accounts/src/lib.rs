@@ -56,7 +56,7 @@ pub use latch::latch_keys;
 pub use lookup::lookup_accepts;
 pub use normalize::canonicalize;
 pub use plan::{Context, EvaluateError, Evaluation, Plan};
-pub use realm::check_config;
+pub use realm::{check_config, renames_claims};
 pub use record::{Claim, ClaimState, DueAction, Outcome, RequestRecord};
 pub use request::{
     ChangeIdentifiers, IdentifierChange, IdentifierRef, ImportMode, NewAccount, NewAttribute, NewIdentifier,

@@ -50,6 +50,12 @@ pub fn check_config(config: &RealmConfig) -> Vec<FieldViolation> {
         .collect()
 }
 
+/// Whether claims would have other names under the new rules. Then they may change only before the realm has had an
+/// account: the same address would get a second name, and with it perhaps a second owner.
+pub fn renames_claims(before: &RealmConfig, after: &RealmConfig) -> bool {
+    before.email_local_part_case_insensitive != after.email_local_part_case_insensitive
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

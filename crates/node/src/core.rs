@@ -19,6 +19,7 @@ use crate::failure::Failure;
 use crate::latches::Latches;
 use crate::lifecycle::{Lifecycle, Phase, Tasks};
 use crate::peers::Peers;
+use crate::realms::Known;
 use crate::transport::{Probe, Tls};
 
 /// The one shard there is today.
@@ -34,6 +35,7 @@ pub(crate) struct Core {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) tasks: Tasks,
     pub(crate) latches: Latches<(RealmNumber, RowKey)>,
+    pub(crate) realms: Known,
     pub(crate) admission: Admission,
     pub(crate) disk: DiskGuard,
     pub(crate) clock_guard: ClockGuard,

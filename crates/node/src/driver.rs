@@ -19,10 +19,10 @@ use std::time::Duration;
 
 use holdfast_accounts::{self as accounts, EvaluateError, Evaluation, Operation, Outcome, Plan, Request};
 use holdfast_consensus::{Committed, EncodedCommand, ProposeError};
-use holdfast_machine::{Body, Command, Guard, Mutation, Reply};
+use holdfast_machine::{Body, Command, Mutation, Reply};
 use holdfast_markers::{planted, reached, unlucky};
 use holdfast_storage::command;
-use holdfast_storage::schema::{self, RowView, encode_plan};
+use holdfast_storage::schema::{RowView, encode_plan};
 use holdfast_types::{Account, RealmNumber, Rejection};
 use holdfast_wire::status::{OutcomeView, Problem, Reason};
 use tokio::time::Instant;
@@ -153,7 +153,6 @@ async fn attempts(
         let term = leading(core)?;
         let Evaluated {
             rows,
-            rules,
             evaluation,
             index,
         } = evaluate(core, request)?;
@@ -180,8 +179,7 @@ async fn attempts(
             }
         };
         attempt += 1;
-        let mut mutation = encode_plan(&rows, &plan);
-        mutation.guards.push(rules);
+        let mutation = encode_plan(&rows, &plan).map_err(|error| unreadable(core, &error))?;
         if !progress.propose() {
             return Err(Problem::deadline(OutcomeView::NotApplied).into());
         }
@@ -252,8 +250,6 @@ async fn barrier(core: &Core, deadline: Deadline) -> Result<(), Failure> {
 /// A request evaluated on the state applied at a moment.
 struct Evaluated {
     rows: RowView,
-    /// Holds while the realm's rules and keys are those it was evaluated under.
-    rules: Guard,
     evaluation: Result<Evaluation, Rejection>,
     /// A log index that the rows include.
     index: u64,
@@ -266,8 +262,7 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
     let state = core.group.state();
     let view = core.group.view();
     let realm = realms::by_number(core, &*view, request.realm)?;
-    let rules = schema::realm::guard(&realm);
-    let rows = RowView::new(view, Arc::new(realm.value));
+    let rows = RowView::new(view, realm);
     let context = accounts::Context {
         realm: rows.realm(),
         now: core.wall().max(state.stamp.millis()),
@@ -287,7 +282,6 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
     };
     Ok(Evaluated {
         rows,
-        rules,
         evaluation,
         index,
     })

@@ -1,8 +1,11 @@
 //! Realms: finding one, and what the leader does to bring the first one into being or change its rules.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use holdfast_accounts::Versioned;
 use holdfast_machine::{Expect, Mutation};
-use holdfast_storage::engine::View;
+use holdfast_storage::engine::{EngineError, View};
 use holdfast_storage::schema;
 use holdfast_types::{ClaimKey, Realm, RealmConfig, RealmId, RealmNumber};
 use holdfast_wire::status::Reason;
@@ -14,22 +17,65 @@ use crate::failure::Failure;
 /// The number of the realm that exists from the start.
 pub(crate) const DEFAULT: RealmNumber = RealmNumber(1);
 
+/// Realms as they were last read. Every call asks for one; its row is decoded again only when it has changed.
+#[derive(Debug, Default)]
+pub(crate) struct Known(Mutex<BTreeMap<RealmNumber, Arc<Versioned<Realm>>>>);
+
+impl Known {
+    /// The realm in this view.
+    fn read(
+        &self,
+        view: &dyn View,
+        number: RealmNumber,
+    ) -> Result<Option<Arc<Versioned<Realm>>>, EngineError> {
+        let known = self.lock().get(&number).cloned();
+        let found = schema::realm::read_again(view, number, known.as_ref())?;
+        if let Some(found) = &found
+            && known.is_none_or(|known| !Arc::ptr_eq(&known, found))
+        {
+            self.lock().insert(number, found.clone());
+        }
+        Ok(found)
+    }
+
+    /// The number of the realm with this name, if it was read before. Realms keep their names.
+    fn number(&self, name: &RealmId) -> Option<RealmNumber> {
+        let known = self.lock();
+        let named = known.values().find(|realm| realm.value.id == *name)?;
+        Some(named.value.number)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RealmNumber, Arc<Versioned<Realm>>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// The realm with this number.
 pub(crate) fn by_number(
     core: &Core,
     view: &dyn View,
     number: RealmNumber,
-) -> Result<Versioned<Realm>, Failure> {
-    let found = schema::realm::read(view, number).map_err(|error| unreadable(core, &error))?;
+) -> Result<Arc<Versioned<Realm>>, Failure> {
+    let found = core
+        .realms
+        .read(view, number)
+        .map_err(|error| unreadable(core, &error))?;
     found.ok_or_else(|| Failure::new(Reason::RealmNotFound, "there is no such realm"))
 }
 
 /// The realm with this name.
-pub(crate) fn by_name(core: &Core, view: &dyn View, name: &RealmId) -> Result<Versioned<Realm>, Failure> {
+pub(crate) fn by_name(
+    core: &Core,
+    view: &dyn View,
+    name: &RealmId,
+) -> Result<Arc<Versioned<Realm>>, Failure> {
+    if let Some(number) = core.realms.number(name) {
+        return by_number(core, view, number);
+    }
     for realm in schema::realm::all(view) {
         let realm = realm.map_err(|error| unreadable(core, &error))?;
         if realm.value.id == *name {
-            return Ok(realm);
+            return by_number(core, view, realm.value.number);
         }
     }
     // A cluster is given its first realm by its first leader; until then there is none.

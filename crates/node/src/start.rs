@@ -38,6 +38,7 @@ use crate::forward::Forward;
 use crate::latches::Latches;
 use crate::lifecycle::{Lifecycle, Phase, Tasks};
 use crate::peers::Peers;
+use crate::realms::Known;
 use crate::roster;
 use crate::services::{Service, hand_over};
 use crate::transport::{self, Health, Listener, Tls, TransportError};
@@ -160,6 +161,7 @@ pub async fn start(
         lifecycle: Lifecycle::new(),
         tasks: Tasks::new(),
         latches: Latches::new(),
+        realms: Known::default(),
         admission: Admission::new(&config.limits),
         disk: DiskGuard::new(&config.disk),
         clock_guard: ClockGuard::new(config.limits.clock_offset_ms_max),

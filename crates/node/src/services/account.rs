@@ -1,7 +1,5 @@
 //! AccountService.
 
-use std::sync::Arc;
-
 use holdfast_accounts::{self as accounts, Claim, ClaimState, View as _, lookup_accepts};
 use holdfast_markers::{planted, reached};
 use holdfast_storage::schema::RowView;
@@ -78,7 +76,7 @@ impl AccountService for Service {
         self.call(&methods::GET_ACCOUNT, request, async |message, call, _permit| {
             let read = reads::get_account(message)?;
             let fresh = fresh_view(&self.core, &read.freshness, call.deadline).await?;
-            let realm = Arc::new(realms::by_name(&self.core, &*fresh.view, &read.realm)?.value);
+            let realm = realms::by_name(&self.core, &*fresh.view, &read.realm)?;
             let found = RowView::new(fresh.view, realm.clone()).account(&read.account);
             let account = readable(
                 found
@@ -86,8 +84,8 @@ impl AccountService for Service {
                     .map(|row| row.value),
             )?;
             Ok(v1::GetAccountResponse {
-                account: Some(messages::to_message(&realm.id, &account)),
-                consistency_token: self.core.token(realm.number, fresh.index),
+                account: Some(messages::to_message(&realm.value.id, &account)),
+                consistency_token: self.core.token(realm.value.number, fresh.index),
             })
         })
         .await
@@ -103,15 +101,15 @@ impl AccountService for Service {
             async |message, call, _permit| {
                 let read = reads::batch_get_accounts(message)?;
                 let fresh = fresh_view(&self.core, &read.freshness, call.deadline).await?;
-                let realm = Arc::new(realms::by_name(&self.core, &*fresh.view, &read.realm)?.value);
+                let realm = realms::by_name(&self.core, &*fresh.view, &read.realm)?;
                 let rows = RowView::new(fresh.view, realm.clone());
                 let mut answer = v1::BatchGetAccountsResponse {
-                    consistency_token: self.core.token(realm.number, fresh.index),
+                    consistency_token: self.core.token(realm.value.number, fresh.index),
                     ..v1::BatchGetAccountsResponse::default()
                 };
                 let mut bytes = 0;
                 for id in &read.accounts {
-                    let name = messages::account_name(&realm.id, id);
+                    let name = messages::account_name(&realm.value.id, id);
                     if bytes >= ANSWER_BYTES {
                         answer.unread_names.push(name);
                         continue;
@@ -119,7 +117,7 @@ impl AccountService for Service {
                     let found = rows.account(id).map_err(|error| unreadable(&self.core, &error))?;
                     match readable(found.map(|row| row.value)) {
                         Ok(account) => {
-                            let account = messages::to_message(&realm.id, &account);
+                            let account = messages::to_message(&realm.value.id, &account);
                             bytes += account.encoded_len();
                             answer.accounts.push(account);
                         }
@@ -145,13 +143,13 @@ impl AccountService for Service {
                 loop {
                     let early = planted!("lookup-without-recheck").then(|| self.core.group.view());
                     let fresh = fresh_view(&self.core, &read.freshness, call.deadline).await?;
-                    let realm = Arc::new(realms::by_name(&self.core, &*fresh.view, &read.realm)?.value);
+                    let realm = realms::by_name(&self.core, &*fresh.view, &read.realm)?;
                     let typed = &read.identifier;
                     let identifier = accounts::normalize::canonicalize(
                         typed.kind,
                         &typed.value,
                         &typed.issuer,
-                        &realm.config,
+                        &realm.value.config,
                     )
                     .map_err(|wrong| {
                         Rejection::Invalid(vec![FieldViolation::new(LOOKUP_VALUE_FIELD, wrong)])
@@ -161,8 +159,8 @@ impl AccountService for Service {
                     match find(&self.core, early.as_ref().unwrap_or(&rows), &rows, &identifier)? {
                         Found::Account(account) => {
                             return Ok(v1::LookupAccountResponse {
-                                account: Some(messages::to_message(&realm.id, &account)),
-                                consistency_token: self.core.token(realm.number, fresh.index),
+                                account: Some(messages::to_message(&realm.value.id, &account)),
+                                consistency_token: self.core.token(realm.value.number, fresh.index),
                             });
                         }
                         // The claim and the account are read one after the other: look once more, at all that was

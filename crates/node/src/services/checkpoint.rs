@@ -108,8 +108,8 @@ impl Mutation for ImportCheckpoint {
         for _ in 0..ATTEMPTS {
             let term = driver::leading(core)?;
             let view = core.group.view();
-            let realm = realms::by_name(core, &*view, &options.realm)?.value;
-            let found = row::read(&*view, &realm, options.import_id, &call.caller);
+            let realm = &realms::by_name(core, &*view, &options.realm)?.value;
+            let found = row::read(&*view, realm, options.import_id, &call.caller);
             let found = found.map_err(|error| unreadable(core, &error))?;
             let now = core.clock.now().max(core.group.state().stamp.millis());
             let window_ms = realm.config.request_window_ms;
@@ -122,7 +122,7 @@ impl Mutation for ImportCheckpoint {
             let expect = found
                 .as_ref()
                 .map_or(Expect::Absent, |found| Expect::Stamp(found.stamp));
-            let mutation = row::mutation(&realm, options.import_id, &call.caller, &progress, expect);
+            let mutation = row::mutation(realm, options.import_id, &call.caller, &progress, expect);
             match settled(propose(core, mutation, term, ()).await)? {
                 Settled::Applied { .. } => return Ok(state(&progress)),
                 Settled::LookAgain => reached!("import.position-contended"),

@@ -53,7 +53,7 @@ pub(super) async fn start(
     permit: Option<Permit>,
 ) -> Result<Answers, Failure> {
     let fresh = fresh_view(core, &export.freshness, call.deadline.at_most(BEGIN)).await?;
-    let realm = realms::by_name(core, &*fresh.view, &export.realm)?.value;
+    let realm = realms::by_name(core, &*fresh.view, &export.realm)?;
     let (sender, mut receiver) = mpsc::channel(2);
     let work = {
         let (core, deadline) = (core.clone(), call.deadline);
@@ -64,7 +64,7 @@ pub(super) async fn start(
                 () = stop => {
                     Err(Failure::new(Reason::NodeNotServing, "this node is being stopped; export from another"))
                 }
-                ended = send_all(&core, &fresh, &realm, &export.states, deadline, &sender) => ended,
+                ended = send_all(&core, &fresh, &realm.value, &export.states, deadline, &sender) => ended,
             };
             if let Err(failure) = ended {
                 // The caller may be gone, which is one of the reasons to end.

@@ -29,7 +29,7 @@ pub(super) async fn page(
     deadline: Deadline,
 ) -> Result<v1::ListAccountsResponse, Failure> {
     let fresh = fresh_view(core, &list.freshness, deadline).await?;
-    let realm = realms::by_name(core, &*fresh.view, &list.parameters.realm)?.value;
+    let realm = &realms::by_name(core, &*fresh.view, &list.parameters.realm)?.value;
     let after = list.after.as_ref().map(|position| &position.account);
     let mut answer = v1::ListAccountsResponse {
         consistency_token: core.token(realm.number, fresh.index),
@@ -37,7 +37,7 @@ pub(super) async fn page(
     };
     let mut bytes = 0;
     let mut scanned = 0_usize;
-    let mut rows = schema::account::accounts_after(&*fresh.view, &realm, after).peekable();
+    let mut rows = schema::account::accounts_after(&*fresh.view, realm, after).peekable();
     while let Some(row) = rows.next() {
         let account = row.map_err(|error| unreadable(core, &error))?.value;
         scanned += 1;
@@ -49,7 +49,7 @@ pub(super) async fn page(
         let full = answer.accounts.len() >= list.page_size || bytes >= ANSWER_BYTES;
         let spent = scanned >= core.config.limits.scan_budget_rows || deadline.passed();
         if (full || spent) && rows.peek().is_some() {
-            let slot = schema::account::slot(&realm, &account.id);
+            let slot = schema::account::slot(realm, &account.id);
             let position = Position {
                 slot,
                 account: account.id,

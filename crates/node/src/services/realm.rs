@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use holdfast_accounts::check_config;
-use holdfast_machine::Expect;
-use holdfast_storage::schema::{self, RowView};
+use holdfast_accounts::{check_config, renames_claims};
+use holdfast_storage::engine::View;
+use holdfast_storage::schema;
 use holdfast_types::{FieldViolation, Realm, RealmConfig, Rejection};
 use holdfast_wire::convert::{reads, realms as messages};
 use holdfast_wire::status::{Problem, Reason};
@@ -39,9 +39,9 @@ impl RealmService for Service {
             async |message, call: Call, _permit| {
                 let read = reads::get_realm(message)?;
                 let fresh = fresh_view(core, &read.freshness, call.deadline).await?;
-                let realm = realms::by_name(core, &*fresh.view, &read.realm)?.value;
+                let realm = &realms::by_name(core, &*fresh.view, &read.realm)?.value;
                 Ok(v1::GetRealmResponse {
-                    realm: Some(messages::to_message(&realm)),
+                    realm: Some(messages::to_message(realm)),
                     consistency_token: core.token(realm.number, fresh.index),
                 })
             },
@@ -77,7 +77,8 @@ impl Mutation for v1::UpdateRealmRequest {
             barrier(core, call.deadline).await?;
             let term = driver::leading(core)?;
             let index = core.group.applied_index();
-            let found = realms::by_name(core, &*core.group.view(), &update.realm)?;
+            let view = core.group.view();
+            let found = realms::by_name(core, &*view, &update.realm)?;
             let current = messages::etag(&found.value);
             if current != update.etag {
                 let message = "the realm's rules have changed since this etag was read";
@@ -87,14 +88,14 @@ impl Mutation for v1::UpdateRealmRequest {
             }
             let config = update.apply(&found.value.config);
             let mut violations = check_config(&config);
-            violations.extend(fixed_by_accounts(core, &found.value, &config)?);
+            violations.extend(fixed_by_accounts(core, &*view, &found.value, &config)?);
             if !violations.is_empty() {
                 return Err(Rejection::Invalid(violations).into());
             }
             let realm = Realm {
                 config,
                 revision: found.value.revision + 1,
-                ..found.value
+                ..found.value.clone()
             };
             let answer = |index| v1::UpdateRealmResponse {
                 realm: Some(messages::to_message(&realm)),
@@ -103,7 +104,7 @@ impl Mutation for v1::UpdateRealmRequest {
             if update.validate_only {
                 return Ok(answer(index));
             }
-            let mutation = schema::realm::mutation(&realm, Expect::Stamp(found.stamp));
+            let mutation = schema::realm::change(&found, &realm);
             if let Settled::Applied { index } = settled(propose(core, mutation, term, ()).await)? {
                 tracing::info!(
                     realm = %realm.id,
@@ -122,23 +123,22 @@ impl Mutation for v1::UpdateRealmRequest {
     }
 }
 
-/// Rules that decide what a claim is called cannot change under claims that exist: the same address would get a
-/// second name, and with it perhaps a second owner.
+/// Rules that name claims cannot change once there are some. The proposal is guarded by the same.
 fn fixed_by_accounts(
     core: &Core,
+    view: &dyn View,
     realm: &Realm,
     config: &RealmConfig,
 ) -> Result<Option<FieldViolation>, Failure> {
-    if config.email_local_part_case_insensitive == realm.config.email_local_part_case_insensitive {
+    if !renames_claims(&realm.config, config) {
         return Ok(None);
     }
-    let rows = RowView::new(core.group.view(), Arc::new(realm.clone()));
-    match rows.accounts_after(None).next().transpose() {
-        Ok(None) => Ok(None),
-        Ok(Some(_)) => Ok(Some(FieldViolation::new(
-            "realm.config.email_local_part_case_insensitive",
-            "cannot change once the realm has had an account",
-        ))),
-        Err(error) => Err(driver::unreadable(core, &error)),
+    let inhabited = schema::inhabited::read(view, realm.number);
+    if !inhabited.map_err(|error| driver::unreadable(core, &error))? {
+        return Ok(None);
     }
+    Ok(Some(FieldViolation::new(
+        "realm.config.email_local_part_case_insensitive",
+        "cannot change once the realm has had an account",
+    )))
 }

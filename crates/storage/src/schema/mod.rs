@@ -10,6 +10,7 @@
 //! | due | bucket, deadline, realm, subject | [`due`]: what happens then |
 //! | change | shard, log index, sequence | [`change`]: facts |
 //! | meta | shard 0, `r`, realm | [`realm`]: rules and keys |
+//! | meta | shard 0, `a`, realm | [`inhabited`]: it has had an account |
 //! | meta | shard 0, `i`, realm, import id, caller's hash | [`import`]: how far it has come |
 //! | meta | shard 0, `n`, node id | [`member`]: node ids are never reused |
 //!
@@ -28,6 +29,7 @@ pub mod claim;
 mod cursor;
 pub mod due;
 pub mod import;
+pub mod inhabited;
 pub mod member;
 mod plan;
 pub mod realm;

@@ -5,16 +5,20 @@ use holdfast_accounts::{Plan, Row, RowKey};
 use holdfast_machine::{Expect, Guard, Mutation, Write};
 use holdfast_types::{CanonicalIdentifier, Family};
 
-use super::{RowView, change, claim, encode, key};
+use super::{RowView, change, claim, encode, inhabited, key, realm};
+use crate::engine::EngineError;
 
 /// What to propose for a plan that was evaluated on this view.
 ///
 /// Claims are the only rows with more than one possible place (see [`claim`]): an absent claim is absent under
 /// every claim key, a claim that is there is guarded where it was read, and a claim that is written leaves
 /// nothing under older keys.
-pub fn encode_plan(view: &RowView, plan: &Plan) -> Mutation {
+///
+/// Two things are added that the rules need not know. The last guard holds the realm's rules and keys as they
+/// were. And a realm's first account is remembered (see [`inhabited`]).
+pub fn encode_plan(view: &RowView, plan: &Plan) -> Result<Mutation, EngineError> {
     let realm = view.realm();
-    let mut guards = Vec::with_capacity(plan.guards.len());
+    let mut guards = Vec::with_capacity(plan.guards.len() + 1);
     for (row, expect) in &plan.guards {
         match row {
             RowKey::Claim(identifier) => guard_claim(view, identifier, *expect, &mut guards),
@@ -28,7 +32,8 @@ pub fn encode_plan(view: &RowView, plan: &Plan) -> Mutation {
             }
         }
     }
-    let mut writes = Vec::with_capacity(plan.writes.len());
+    guards.push(realm::guard(view.realm_as_read()));
+    let mut writes = Vec::with_capacity(plan.writes.len() + 1);
     for (row, value) in &plan.writes {
         let (family, key) = key(realm, row);
         writes.push(match value {
@@ -48,7 +53,10 @@ pub fn encode_plan(view: &RowView, plan: &Plan) -> Mutation {
             }));
         }
     }
-    Mutation {
+    if creates(plan) && !inhabited::read(view.engine_view(), realm.number)? {
+        writes.push(inhabited::write(realm.number));
+    }
+    Ok(Mutation {
         request_birth: plan.request_birth,
         guards,
         writes,
@@ -57,7 +65,14 @@ pub fn encode_plan(view: &RowView, plan: &Plan) -> Mutation {
             .iter()
             .map(|event| change::encode(realm.number, event))
             .collect(),
-    }
+    })
+}
+
+/// Whether the plan brings an account into being: that has revision 1, and nothing else has.
+fn creates(plan: &Plan) -> bool {
+    plan.writes
+        .iter()
+        .any(|(_, row)| matches!(row, Some(Row::Account(account)) if account.revision == 1))
 }
 
 fn guard_claim(view: &RowView, identifier: &CanonicalIdentifier, expect: Expect, guards: &mut Vec<Guard>) {
@@ -97,17 +112,35 @@ mod tests {
     use holdfast_accounts::{Claim, ClaimState, Outcome, RequestKey, RequestRecord, Versioned, View as _};
     use holdfast_machine::{Body, Command, Reply, State, apply};
     use holdfast_types::{
-        AccountId, Caller, ClaimKey, IdentifierKind, Millis, Realm, RequestId, ShardEpoch, ShardId,
+        AccountId, Caller, ClaimKey, IdentifierKind, Millis, Realm, RealmNumber, RequestId, ShardEpoch,
+        ShardId,
     };
 
     use super::*;
-    use crate::engine::Engine;
+    use crate::engine::{self, Engine};
     use crate::faulty::{FaultyDisk, FaultyEngine};
     use crate::overlay::Staged;
     use crate::schema::arbitrary;
 
-    fn view(engine: &FaultyEngine, realm: &Realm) -> RowView {
-        RowView::new(Arc::from(engine.view()), Arc::new(realm.clone()))
+    /// The realm's rows; its own is there.
+    fn view(engine: &FaultyEngine) -> RowView {
+        let view: Arc<dyn engine::View> = Arc::from(engine.view());
+        let realm = realm::read(&*view, RealmNumber(1)).unwrap().unwrap();
+        RowView::new(view, Arc::new(realm))
+    }
+
+    /// An engine with one realm.
+    fn founded() -> (FaultyEngine, State) {
+        let engine = FaultyDisk::new(0).open().unwrap();
+        let mut state = State::new(ShardId(0));
+        let founded = realm::mutation(&arbitrary::realm(1), Expect::Absent);
+        assert!(matches!(run(&engine, &mut state, founded), Reply::Applied { .. }));
+        (engine, state)
+    }
+
+    /// Proposes what the plan says on this view, and applies it.
+    fn carry_out(engine: &FaultyEngine, state: &mut State, view: &RowView, plan: &Plan) -> Reply {
+        run(engine, state, encode_plan(view, plan).unwrap())
     }
 
     fn run(engine: &FaultyEngine, state: &mut State, mutation: Mutation) -> Reply {
@@ -153,9 +186,7 @@ mod tests {
 
     #[test]
     fn what_a_plan_writes_is_read_back() {
-        let engine = FaultyDisk::new(0).open().unwrap();
-        let realm = arbitrary::realm(1);
-        let mut state = State::new(ShardId(0));
+        let (engine, mut state) = founded();
         let account = arbitrary::plain_account("ann");
         let request = RequestKey {
             home: account.id.clone(),
@@ -184,16 +215,16 @@ mod tests {
             names.clone().map(|name| (name, Expect::Absent)).into(),
             names.clone().into_iter().zip(rows.map(Some)).collect(),
         );
-        let empty = view(&engine, &realm);
-        let reply = run(&engine, &mut state, encode_plan(&empty, &create));
+        let empty = view(&engine);
+        let reply = carry_out(&engine, &mut state, &empty, &create);
         let Reply::Applied { stamp } = reply else {
             panic!("{reply:?}")
         };
         // A second time the guards see that it is there.
-        let again = run(&engine, &mut state, encode_plan(&empty, &create));
+        let again = carry_out(&engine, &mut state, &empty, &create);
         assert_eq!(again, Reply::GuardFailed { guard: 0 });
 
-        let rows = view(&engine, &realm);
+        let rows = view(&engine);
         let found = rows.account(&account.id).unwrap().unwrap();
         assert_eq!((found.value, found.stamp), (account.clone(), stamp));
         assert_eq!(rows.claim(&identifier()).unwrap().unwrap().value, held(true));
@@ -215,11 +246,9 @@ mod tests {
             names.clone().map(|name| (name, Expect::Stamp(stamp))).into(),
             names.map(|name| (name, None)).into(),
         );
-        assert!(matches!(
-            run(&engine, &mut state, encode_plan(&rows, &delete)),
-            Reply::Applied { .. }
-        ));
-        let rows = view(&engine, &realm);
+        let deleted = carry_out(&engine, &mut state, &rows, &delete);
+        assert!(matches!(deleted, Reply::Applied { .. }), "{deleted:?}");
+        let rows = view(&engine);
         assert_eq!(rows.account(&account.id).unwrap(), None);
         assert_eq!(rows.claim(&identifier()).unwrap(), None);
         assert_eq!(rows.request(&request).unwrap(), None);
@@ -228,9 +257,7 @@ mod tests {
     /// A claim written before its key rotated is found, guarded where it is, and moves when written.
     #[test]
     fn claims_outlive_a_rotation_of_their_key() {
-        let engine = FaultyDisk::new(0).open().unwrap();
-        let old = arbitrary::realm(1);
-        let mut state = State::new(ShardId(0));
+        let (engine, mut state) = founded();
         let name = || RowKey::Claim(identifier());
         let put = |expect, verified| {
             plan(
@@ -238,38 +265,96 @@ mod tests {
                 vec![(name(), Some(Row::Claim(held(verified))))],
             )
         };
-        run(
-            &engine,
-            &mut state,
-            encode_plan(&view(&engine, &old), &put(Expect::Absent, false)),
+        let under_the_old = view(&engine);
+        let first = carry_out(&engine, &mut state, &under_the_old, &put(Expect::Absent, false));
+        assert!(matches!(first, Reply::Applied { .. }), "{first:?}");
+        let old = claim::key(
+            under_the_old.realm(),
+            claim::newest(under_the_old.realm()),
+            &identifier(),
         );
 
-        let mut new = old.clone();
-        new.claim_keys.push(ClaimKey { id: 2, key: [8; 32] });
-        let rows = view(&engine, &new);
+        let before = under_the_old.realm_as_read();
+        let mut rotated = before.value.clone();
+        rotated.claim_keys.push(ClaimKey { id: 2, key: [8; 32] });
+        let changed = run(&engine, &mut state, realm::change(before, &rotated));
+        assert!(matches!(changed, Reply::Applied { .. }), "{changed:?}");
+        let rows = view(&engine);
         // Absent means under no generation.
-        let refused = run(
-            &engine,
-            &mut state,
-            encode_plan(&rows, &put(Expect::Absent, true)),
-        );
+        let refused = carry_out(&engine, &mut state, &rows, &put(Expect::Absent, true));
         assert_eq!(refused, Reply::GuardFailed { guard: 1 });
 
         let stamp = rows.claim(&identifier()).unwrap().unwrap().stamp;
-        let moved = run(
-            &engine,
-            &mut state,
-            encode_plan(&rows, &put(Expect::Stamp(stamp), true)),
-        );
+        let moved = carry_out(&engine, &mut state, &rows, &put(Expect::Stamp(stamp), true));
         assert!(matches!(moved, Reply::Applied { .. }), "{moved:?}");
-        assert_eq!(view(&engine, &old).claim(&identifier()).unwrap(), None);
-        let rows = view(&engine, &new);
+        let rows = view(&engine);
+        assert_eq!(rows.engine_view().get(Family::Claim, &old).unwrap(), None);
         let found = rows.claim(&identifier()).unwrap().unwrap();
         assert_eq!(found.value, held(true));
 
         let delete = plan(vec![(name(), Expect::Stamp(found.stamp))], vec![(name(), None)]);
-        let deleted = run(&engine, &mut state, encode_plan(&rows, &delete));
+        let deleted = carry_out(&engine, &mut state, &rows, &delete);
         assert!(matches!(deleted, Reply::Applied { .. }), "{deleted:?}");
-        assert_eq!(view(&engine, &new).claim(&identifier()).unwrap(), None);
+        assert_eq!(view(&engine).claim(&identifier()).unwrap(), None);
+    }
+
+    fn create(id: &str) -> Plan {
+        let account = arbitrary::plain_account(id);
+        let name = || RowKey::Account(account.id.clone());
+        plan(
+            vec![(name(), Expect::Absent)],
+            vec![(name(), Some(Row::Account(account.clone())))],
+        )
+    }
+
+    /// The same realm under another rule for emails.
+    fn other_emails(realm: &Realm) -> Realm {
+        let mut realm = realm.clone();
+        realm.revision += 1;
+        let folded = &mut realm.config.email_local_part_case_insensitive;
+        *folded = !*folded;
+        realm
+    }
+
+    #[test]
+    fn what_was_evaluated_under_other_rules_has_no_effect() {
+        let (engine, mut state) = founded();
+        let evaluated = view(&engine);
+        let before = evaluated.realm_as_read();
+        let changed = run(
+            &engine,
+            &mut state,
+            realm::change(before, &other_emails(&before.value)),
+        );
+        assert!(matches!(changed, Reply::Applied { .. }), "{changed:?}");
+        let late = carry_out(&engine, &mut state, &evaluated, &create("ann"));
+        assert_eq!(late, Reply::GuardFailed { guard: 1 });
+        let again = carry_out(&engine, &mut state, &view(&engine), &create("ann"));
+        assert!(matches!(again, Reply::Applied { .. }), "{again:?}");
+    }
+
+    /// A rule that names claims and the first account were both evaluated on an empty realm; the account came first.
+    #[test]
+    fn claims_are_not_renamed_once_there_was_an_account() {
+        let (engine, mut state) = founded();
+        let evaluated = view(&engine);
+        let before = evaluated.realm_as_read();
+        // Two first creates do not get in each other's way.
+        for id in ["ann", "bob"] {
+            let created = carry_out(&engine, &mut state, &evaluated, &create(id));
+            assert!(matches!(created, Reply::Applied { .. }), "{created:?}");
+        }
+        let renames = realm::change(before, &other_emails(&before.value));
+        assert_eq!(run(&engine, &mut state, renames), Reply::GuardFailed { guard: 1 });
+        // Other rules may change, and a second create need not say again what is known.
+        let rows = view(&engine);
+        let mut longer = rows.realm().clone();
+        longer.config.quarantine_ms += 1;
+        let changed = run(&engine, &mut state, realm::change(rows.realm_as_read(), &longer));
+        assert!(matches!(changed, Reply::Applied { .. }), "{changed:?}");
+        assert_eq!(
+            encode_plan(&view(&engine), &create("cid")).unwrap().writes.len(),
+            1
+        );
     }
 }

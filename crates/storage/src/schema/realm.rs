@@ -1,17 +1,18 @@
 //! Realms: rules and keys. Key: shard 0 (4 bytes), `r`, realm (4), in the meta family.
 //!
 //! A realm has no realm above it that could place it, so its row lives in shard 0 and is proposed there with
-//! [`mutation`] rather than through a plan.
+//! [`mutation`] or [`change`] rather than through a plan.
 
 use std::ops::Bound;
+use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use holdfast_accounts::Versioned;
-use holdfast_machine::{Expect, Guard, Mutation, Write};
+use holdfast_accounts::{Versioned, renames_claims};
+use holdfast_machine::{Expect, Guard, Mutation, Write, envelope};
 use holdfast_types::{ClaimKey, Family, Realm, RealmConfig, RealmId, RealmNumber, UnverifiedPolicy};
 
 use super::cursor::Cursor;
-use super::{Damaged, array, bytes, message, open};
+use super::{Damaged, array, bytes, inhabited, message, open};
 use crate::engine::{EngineError, View};
 use crate::proto;
 
@@ -46,6 +47,16 @@ pub fn mutation(realm: &Realm, expect: Expect) -> Mutation {
     }
 }
 
+/// What to propose to change the realm that was read. Where the change would give claims other names, it takes
+/// effect only while the realm has had no account.
+pub fn change(before: &Versioned<Realm>, after: &Realm) -> Mutation {
+    let mut mutation = mutation(after, Expect::Stamp(before.stamp));
+    if renames_claims(&before.value.config, &after.config) {
+        mutation.guards.push(inhabited::none_yet(after.number));
+    }
+    mutation
+}
+
 /// Holds while the realm is as it was read: whatever was evaluated under its rules and keys relies on them.
 pub fn guard(realm: &Versioned<Realm>) -> Guard {
     Guard {
@@ -59,6 +70,25 @@ pub fn guard(realm: &Versioned<Realm>) -> Guard {
 pub fn read(view: &dyn View, realm: RealmNumber) -> Result<Option<Versioned<Realm>>, EngineError> {
     let value = view.get(FAMILY, &key(realm))?;
     Ok(value.map(|value| open(FAMILY, &value, decode)).transpose()?)
+}
+
+/// The realm with this number: `known`, if the view holds just that, and else what is decoded anew.
+pub fn read_again(
+    view: &dyn View,
+    realm: RealmNumber,
+    known: Option<&Arc<Versioned<Realm>>>,
+) -> Result<Option<Arc<Versioned<Realm>>>, EngineError> {
+    let Some(value) = view.get(FAMILY, &key(realm))? else {
+        return Ok(None);
+    };
+    let stamp = envelope::decode(&value).map(|envelope| envelope.stamp).ok();
+    if let Some(known) = known
+        && known.value.number == realm
+        && stamp == Some(known.stamp)
+    {
+        return Ok(Some(known.clone()));
+    }
+    Ok(Some(Arc::new(open(FAMILY, &value, decode)?)))
 }
 
 /// All realms, by number.
@@ -148,7 +178,6 @@ fn unverified(number: i32) -> Result<UnverifiedPolicy, Damaged> {
 
 #[cfg(test)]
 mod tests {
-    use holdfast_machine::envelope;
     use holdfast_types::Stamp;
     use proptest::prelude::*;
 
@@ -187,6 +216,42 @@ mod tests {
                 "3001",                                                                         // revision
             )
         );
+    }
+
+    #[test]
+    fn a_known_realm_is_decoded_again_only_if_it_changed() {
+        let engine = FaultyDisk::new(0).open().unwrap();
+        let store = |stamp, realm: &Realm| {
+            let mut batch = Batch::default();
+            batch.put(
+                FAMILY,
+                key(realm.number),
+                envelope::encode(0, stamp, &encode(realm)),
+            );
+            engine.write(batch).unwrap();
+        };
+        let again = |known: Option<&Arc<Versioned<Realm>>>| {
+            read_again(&*engine.view(), RealmNumber(1), known)
+                .unwrap()
+                .unwrap()
+        };
+        store(Stamp(9), &arbitrary::realm(1));
+        let first = again(None);
+        assert!(Arc::ptr_eq(&first, &again(Some(&first))));
+        let mut changed = arbitrary::realm(1);
+        changed.revision = 2;
+        store(Stamp(10), &changed);
+        assert_eq!(again(Some(&first)).value, changed);
+        let other = Arc::new(Versioned {
+            value: arbitrary::realm(2),
+            stamp: Stamp(10),
+        });
+        assert_eq!(
+            again(Some(&other)).value,
+            changed,
+            "another realm of the same stamp"
+        );
+        assert_eq!(read_again(&*engine.view(), RealmNumber(4), None).unwrap(), None);
     }
 
     #[test]

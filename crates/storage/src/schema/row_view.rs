@@ -13,7 +13,7 @@ use crate::engine::{EngineError, View};
 /// One realm's rows in a frozen view. The rules evaluate on it, and it then turns their plan into a mutation.
 pub struct RowView {
     view: Arc<dyn View>,
-    realm: Arc<Realm>,
+    realm: Arc<Versioned<Realm>>,
     /// Where claims were found that are still under an older claim key. A plan names a claim by its identifier;
     /// its guard must ask for the row that was read.
     older_claims: Mutex<BTreeMap<Vec<u8>, Bytes>>,
@@ -21,7 +21,7 @@ pub struct RowView {
 
 impl RowView {
     /// The rows of `realm` in `view`.
-    pub fn new(view: Arc<dyn View>, realm: Arc<Realm>) -> Self {
+    pub fn new(view: Arc<dyn View>, realm: Arc<Versioned<Realm>>) -> Self {
         RowView {
             view,
             realm,
@@ -31,6 +31,11 @@ impl RowView {
 
     /// The realm.
     pub fn realm(&self) -> &Realm {
+        &self.realm.value
+    }
+
+    /// The realm as it was read.
+    pub(super) fn realm_as_read(&self) -> &Versioned<Realm> {
         &self.realm
     }
 
@@ -41,7 +46,7 @@ impl RowView {
 
     /// Several accounts in one read, in the order of the ids.
     pub fn accounts(&self, ids: &[AccountId]) -> Result<Vec<Option<Versioned<Account>>>, EngineError> {
-        let keys: Vec<Bytes> = ids.iter().map(|id| account::key(&self.realm, id)).collect();
+        let keys: Vec<Bytes> = ids.iter().map(|id| account::key(self.realm(), id)).collect();
         let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
         let values = self.view.multi_get(Family::Account, &keys)?;
         let read = |(id, value): (&AccountId, Option<Bytes>)| {
@@ -56,7 +61,7 @@ impl RowView {
         &self,
         after: Option<&AccountId>,
     ) -> impl Iterator<Item = Result<Versioned<Account>, EngineError>> + Send + '_ {
-        account::accounts_after(&*self.view, &self.realm, after)
+        account::accounts_after(&*self.view, self.realm(), after)
     }
 
     /// Where the claim was read, if that was under an older claim key.
@@ -70,12 +75,12 @@ impl accounts::View for RowView {
     type Error = EngineError;
 
     fn account(&self, id: &AccountId) -> Result<Option<Versioned<Account>>, EngineError> {
-        let value = self.view.get(Family::Account, &account::key(&self.realm, id))?;
+        let value = self.view.get(Family::Account, &account::key(self.realm(), id))?;
         Ok(value.map(|value| account::read(id.clone(), &value)).transpose()?)
     }
 
     fn claim(&self, identifier: &CanonicalIdentifier) -> Result<Option<Versioned<Claim>>, EngineError> {
-        for (age, key) in claim::keys(&self.realm, identifier).enumerate() {
+        for (age, key) in claim::keys(self.realm(), identifier).enumerate() {
             if let Some(value) = self.view.get(Family::Claim, &key)? {
                 if age > 0 {
                     let mut older = self.older_claims.lock().unwrap_or_else(PoisonError::into_inner);
@@ -88,12 +93,12 @@ impl accounts::View for RowView {
     }
 
     fn request(&self, key: &RequestKey) -> Result<Option<Versioned<RequestRecord>>, EngineError> {
-        let value = self.view.get(Family::Request, &request::key(&self.realm, key))?;
+        let value = self.view.get(Family::Request, &request::key(self.realm(), key))?;
         Ok(value.map(|value| request::read(&value)).transpose()?)
     }
 
     fn due(&self, key: &DueKey) -> Result<Option<Versioned<DueAction>>, EngineError> {
-        let value = self.view.get(Family::Due, &due::key(&self.realm, key))?;
+        let value = self.view.get(Family::Due, &due::key(self.realm(), key))?;
         Ok(value.map(|value| due::read(&value)).transpose()?)
     }
 }
