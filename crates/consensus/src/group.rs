@@ -472,11 +472,12 @@ impl Group {
         Change::begin(&self.inner.raft, expected, deadline)
     }
 
-    /// Hands leadership to `to`, or to the voter with the most of the log. Returns who leads then. On the leader
-    /// only.
+    /// Hands leadership to `to`, or to the voter with the most of the log; to one of `avoid` only if there is no
+    /// other. Returns who leads then. On the leader only.
     pub async fn transfer_leadership(
         &self,
         to: Option<NodeId>,
+        avoid: &[NodeId],
         deadline: Instant,
     ) -> Result<NodeId, MembershipError> {
         let attempt_ttl = Duration::from_millis(self.inner.config.election_timeout_ms_max) * 2;
@@ -486,7 +487,7 @@ impl Group {
             .transferring
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner) = trace::current();
-        membership::transfer_leadership(&self.inner.raft, to, deadline, attempt_ttl).await
+        membership::transfer_leadership(&self.inner.raft, to, avoid, deadline, attempt_ttl).await
     }
 
     /// Flushes state, so that the log before it may be purged. Does not wait for it.

@@ -249,7 +249,9 @@ impl Maintenance {
         if !stuck || recently {
             return;
         }
-        let Some(to) = best_successor(metrics) else { return };
+        let Some(to) = best_successor(metrics, &[]) else {
+            return;
+        };
         reached!("leadership.handed-over-for-slow-disk");
         tracing::warn!(
             to,

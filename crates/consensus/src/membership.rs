@@ -292,22 +292,26 @@ impl Change {
     }
 }
 
-/// The voter with the most of the log, other than `me`.
-pub(crate) fn best_successor(metrics: &RaftMetrics<TypeConfig>) -> Option<NodeId> {
+/// The voter with the most of the log, other than this node. One of `avoid` only if there is no other.
+pub(crate) fn best_successor(metrics: &RaftMetrics<TypeConfig>, avoid: &[NodeId]) -> Option<NodeId> {
     let replication = metrics.replication.as_ref()?;
     metrics
         .membership_config
         .voter_ids()
         .filter(|id| *id != metrics.id)
-        .filter_map(|id| Some((replication.get(&id).copied().flatten()?, std::cmp::Reverse(id))))
+        .filter_map(|id| {
+            let matched = replication.get(&id).copied().flatten()?;
+            Some((!avoid.contains(&id), matched, std::cmp::Reverse(id)))
+        })
         .max()
-        .map(|(_, std::cmp::Reverse(id))| id)
+        .map(|(_, _, std::cmp::Reverse(id))| id)
 }
 
 /// Hands leadership over and waits until another node leads.
 pub(crate) async fn transfer_leadership(
     raft: &Raft,
     to: Option<NodeId>,
+    avoid: &[NodeId],
     deadline: Instant,
     attempt_ttl: Duration,
 ) -> Result<NodeId, MembershipError> {
@@ -327,7 +331,7 @@ pub(crate) async fn transfer_leadership(
                     "node {id} has no vote, so it cannot lead"
                 )));
             }
-            None => best_successor(&metrics).ok_or_else(|| {
+            None => best_successor(&metrics, avoid).ok_or_else(|| {
                 MembershipError::Refused("there is no other voter to hand leadership to".into())
             })?,
         };

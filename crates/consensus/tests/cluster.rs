@@ -1,5 +1,6 @@
 //! Groups of nodes in one process: elections, crashes, snapshots, membership.
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic, too")]
 
 mod support;
 
@@ -261,10 +262,13 @@ async fn leadership_is_handed_over_on_request_and_by_a_stuck_disk() {
     let to = leader % 3 + 1;
     cluster.write("k", "v").await;
     assert_eq!(
-        cluster.group(leader).transfer_leadership(Some(to), soon()).await,
+        cluster
+            .group(leader)
+            .transfer_leadership(Some(to), &[], soon())
+            .await,
         Ok(to)
     );
-    let refused = cluster.group(leader).transfer_leadership(None, soon()).await;
+    let refused = cluster.group(leader).transfer_leadership(None, &[], soon()).await;
     assert_eq!(refused, Err(MembershipError::NotLeader { leader: Some(to) }));
     // The old one learns it from Raft a moment before its watchers do.
     let until = soon();

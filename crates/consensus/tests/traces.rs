@@ -1,5 +1,6 @@
 //! One trace id finds a request in the logs of all members. Alone in its process: it takes over the log.
 #![cfg(not(madsim))]
+#![allow(clippy::unwrap_used, reason = "helpers of tests panic, too")]
 
 #[allow(dead_code, reason = "shared with other tests")]
 mod support;
@@ -106,7 +107,9 @@ async fn a_trace_is_found_on_every_member() {
     log.wait_for(&[READ, "read_index", &format!("node={leader} from={follower} ")])
         .await;
 
-    let transfer = cluster.group(leader).transfer_leadership(Some(follower), soon());
+    let transfer = cluster
+        .group(leader)
+        .transfer_leadership(Some(follower), &[], soon());
     traced(parent(TRANSFER), transfer).await.unwrap();
     log.wait_for(&[
         TRANSFER,

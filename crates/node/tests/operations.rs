@@ -190,6 +190,27 @@ async fn a_drained_node_turns_clients_away() {
         .unwrap();
 }
 
+/// A leader that is drained while another node is drained already leaves leadership to the third.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drained_node_is_not_given_leadership() {
+    let cluster = Cluster::started(3).await;
+    let leader = cluster.leader().unwrap();
+    // Among equals the lowest id is chosen.
+    let first = (1..=3).find(|node| *node != leader).unwrap();
+    let last = 6 - leader - first;
+    for drained in [first, leader] {
+        let request = v1::DrainRequest {
+            undo: false,
+            context: None,
+        };
+        cluster.cluster(drained).drain(request).await.unwrap();
+    }
+    eventually("the only node that is not drained leads", || async {
+        cluster.leader() == Some(last)
+    })
+    .await;
+}
+
 /// Leadership goes where it is sent, through any node; rules change by compare-and-set; numbers are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_see_and_steer() {
