@@ -84,7 +84,12 @@ pub(crate) fn run(serve: &Serve, format: Format) -> Result<(), Failure> {
         .map_err(|error| Failure::io("cannot start the runtime", &error))?;
     // The hook has said where.
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| runtime.block_on(serve_until_told(config))))
-        .unwrap_or_else(|_| Err(Failure::new(Exit::Internal, "the node stopped by a defect; start it again")));
+        .unwrap_or_else(|_| {
+            Err(Failure::new(
+                Exit::Internal,
+                "the node stopped by a defect; start it again",
+            ))
+        });
     // Blocking work that hangs (a disk that does not answer) must not keep a stopped node from exiting.
     runtime.shutdown_timeout(std::time::Duration::from_secs(2));
     ended
