@@ -134,13 +134,14 @@ impl Connection {
             severed: AtomicBool::new(false),
         });
         let accepted = network::accept(address, &connection, opened);
+        // From here on: if nobody waits for the server's answer any more, that is the end of the connection.
+        let held = Arc::new(Held(connection));
         network::travel(server, client).await;
         if !accepted {
             return refused();
         }
-        let watched = Arc::clone(&connection);
-        madsim::task::spawn(watched.watch(Side::Client, keep_alive));
-        Ok(Arc::new(Held(connection)))
+        madsim::task::spawn(Arc::clone(&held.0).watch(Side::Client, keep_alive));
+        Ok(held)
     }
 
     /// Keeps one end until it is over. Dropping it, as the death of the process does, ends it too.

@@ -122,7 +122,9 @@ impl Scene {
         let mut calls = Grpc::new(self.channel.clone());
         let call = self.client.spawn(async move {
             let path = PathAndQuery::from_static("/holdfast.v1.Counting/Count");
-            calls.server_streaming::<u64, u64, ()>(Request::new(1), path, ()).await
+            calls
+                .server_streaming::<u64, u64, ()>(Request::new(1), path, ())
+                .await
         });
         call.await.unwrap().map(Response::into_inner)
     }
@@ -150,7 +152,10 @@ fn a_call_is_answered() {
         let (answer, took) = scene.add(1).await;
         assert_eq!(answer.unwrap(), 2);
         // The handler's tenth of a second, a round trip to connect and one for the call.
-        assert!((Duration::from_millis(104)..Duration::from_millis(145)).contains(&took), "{took:?}");
+        assert!(
+            (Duration::from_millis(104)..Duration::from_millis(145)).contains(&took),
+            "{took:?}"
+        );
         assert_eq!(scene.add(2).await.0.unwrap(), 3);
     });
 }

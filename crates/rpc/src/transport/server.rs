@@ -133,8 +133,15 @@ impl Router {
                     let Some((connection, calls)) = next else { break };
                     connections.retain(|connection| Arc::strong_count(connection) > 1);
                     connections.push(Arc::clone(&connection));
-                    madsim::task::spawn(Arc::clone(&connection).watch(Side::Server, keep_alive));
-                    madsim::task::spawn(Arc::clone(&serving).take_up(connection, calls));
+                    let serving = Arc::clone(&serving);
+                    madsim::task::spawn(async move {
+                        let watched = Arc::clone(&connection).watch(Side::Server, keep_alive);
+                        tokio::select! {
+                            biased;
+                            () = watched => {}
+                            () = serving.take_up(connection, calls) => {}
+                        }
+                    });
                 }
             }
         }
