@@ -184,7 +184,7 @@ async fn after_the_faults(
         Ok(()) => {
             workload::final_reads(cluster, recorder).await;
             sleep(LAST_ANSWERS).await;
-            at_rest = (tasks(), tasks_by_origin());
+            at_rest = tasks();
         }
     }
     for id in cluster.ids() {
@@ -387,9 +387,4 @@ fn more(tasks: &BTreeMap<String, usize>, later: &BTreeMap<String, usize>) -> Vec
     let mut more: Vec<_> = tasks.iter().filter_map(surplus).collect();
     more.sort_unstable_by(|a, b| b.cmp(a));
     more
-}
-
-/// Where they were spawned, on which node.
-fn tasks_by_origin() -> String {
-    Handle::current().metrics().num_tasks_by_node_by_spawn()
 }
