@@ -27,7 +27,7 @@ pub(crate) struct Update {
     /// What an identifier that nobody has verified may do.
     #[arg(long, value_enum)]
     unverified: Option<Unverified>,
-    /// Whether the local part of an email address is compared without regard to case.
+    /// Whether the local part of an email address is compared without regard to case. Fixed by the first account.
     #[arg(long, value_name = "BOOL")]
     email_local_part_case_insensitive: Option<bool>,
     /// Region in which phone numbers without + are read, as in CH; empty: refuse them.
