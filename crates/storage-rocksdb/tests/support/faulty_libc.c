@@ -6,7 +6,7 @@
  *     N        which of these calls, from 1
  *     ACTION   kill           SIGKILL instead of the call
  *              kill-after     SIGKILL when the call has been made
- *              tear           SIGKILL when half of the bytes are written
+ *              tear           SIGKILL when half of the bytes are written, or when the call has been made
  *              EIO, ENOSPC    this call fails, later ones do not
  *              full           half of the bytes are written, every later call of the kind fails with ENOSPC
  *   HOLDFAST_FAULT_TRACE  a file; after each sync that returned a line "INODE POSITION SIZE PATH" is appended: what is
@@ -116,7 +116,7 @@ static void note_durable(const struct stat *before, const char *path, off_t posi
         if (verdict == FAIL) return -1; \
         int result = real(fd); \
         if (result == 0 && S_ISREG(before.st_mode)) note_durable(&before, path, position); \
-        if (verdict == KILL_AFTER) die(); \
+        if (verdict == KILL_AFTER || verdict == TEAR) die(); \
         return result; \
     }
 
@@ -133,7 +133,7 @@ static enum verdict judge_names(const char *one, const char *other) {
         enum verdict verdict = judge_names(one, other); \
         if (verdict == FAIL) return -1; \
         int result = real make; \
-        if (verdict == KILL_AFTER) die(); \
+        if (verdict == KILL_AFTER || verdict == TEAR) die(); \
         return result; \
     }
 

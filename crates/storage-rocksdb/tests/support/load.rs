@@ -44,8 +44,8 @@ const INGESTED: [Family; 2] = [Family::Txn, Family::Intent];
 const COUNT: &[u8] = b"count";
 const INGESTED_ROWS: u64 = 40;
 
-/// A child that nobody kills ends after so many batches.
-const BATCHES: u64 = 4000;
+/// A child that nobody kills ends after so many batches, which takes much longer than any test waits.
+const BATCHES: u64 = 100_000;
 
 /// The store below a child's directory.
 pub(crate) fn data(root: &Path) -> PathBuf {

@@ -78,11 +78,15 @@ pub(crate) fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A directory in memory where there is such a thing: no sync takes time there.
+/// A directory in memory, where no sync takes time; on a disk where there is too little room for that.
 pub(crate) fn memory_directory() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm")
-        .or_else(|_| tempfile::tempdir())
-        .unwrap()
+    let memory = "/dev/shm";
+    let roomy = rustix::fs::statvfs(memory).is_ok_and(|stat| stat.f_bavail * stat.f_frsize >= 2 << 30);
+    if roomy {
+        tempfile::tempdir_in(memory).unwrap()
+    } else {
+        tempfile::tempdir().unwrap()
+    }
 }
 
 /// All files below a directory with their sizes.
