@@ -50,7 +50,7 @@ const USUAL: [Usual; 17] = [
 
 /// Draws what clients do, and the rules of their realm.
 pub fn draw(choices: &mut SplitMix64) -> (Workload, RealmRules) {
-    let clients = between(choices, 8, 20);
+    let clients = between(choices, 12, 20);
     // Well above the thirty a second that a run must have at least, because faults make clients wait.
     let calls_per_second = between(choices, 110, 260);
     let weights = weights(choices);
