@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep};
 use tracing::Level;
 
 use crate::cluster::Cluster;
-use crate::config::Configuration;
+use crate::config::{Configuration, Fault, Scheduled};
 use crate::history::{EndState, History, Input, Outcome, Output, Rules};
 use crate::judges::{self, Verdict, Violation};
 use crate::monitor::{Monitor, Observed};
@@ -197,6 +197,9 @@ async fn after_the_faults(
     match converge(cluster).await {
         Err(why) => wrong.push(violation("liveness", format!("after the power cycle, {why}"))),
         Ok(()) => {
+            if let Err(why) = one_membership(cluster) {
+                wrong.push(violation("membership", why));
+            }
             workload::final_reads(cluster, recorder).await;
             ends = end_states(cluster, &recorder.history(), wrong);
             sleep(LAST_ANSWERS).await;
@@ -246,6 +249,28 @@ async fn converge(cluster: &Cluster) -> Result<(), String> {
         last = format!("voters {voters:?}, applied {indexes:?}");
     }
     Err(format!("the replicas did not converge: {last}"))
+}
+
+/// Everybody who is at the same index knows the same members: what is in a snapshot and what is restored at start
+/// included.
+fn one_membership(cluster: &Cluster) -> Result<(), String> {
+    let known: BTreeMap<_, _> = cluster
+        .voters()
+        .into_iter()
+        .filter_map(|id| {
+            let status = cluster.node(id)?.group().status();
+            let members: Vec<_> = status
+                .members
+                .iter()
+                .map(|member| (member.id, member.role))
+                .collect();
+            Some((id, (status.membership_id, members)))
+        })
+        .collect();
+    match known.values().find(|other| Some(*other) != known.values().next()) {
+        None => Ok(()),
+        Some(_) => Err(format!("at one index, nodes know different members: {known:?}")),
+    }
 }
 
 /// What is on every member's disk.
@@ -303,6 +328,14 @@ fn judge(history: &History, ends: &[EndState], configuration: &Configuration) ->
         quarantine_ms: configuration.realm.quarantine_ms,
         deletion_grace_ms: configuration.realm.deletion_grace_ms,
     };
+    // Of a request that arrives twice, one copy may be turned away and the other carried out.
+    let is_twin = |scheduled: &Scheduled| matches!(scheduled.fault, Fault::Duplicates { .. });
+    let doubted = configuration
+        .faults
+        .iter()
+        .any(is_twin)
+        .then(|| history.clone().with_twins());
+    let history = doubted.as_ref().unwrap_or(history);
     let mut verdict = judges::linearizability::judge(history, judges::linearizability::STEPS);
     for other in [
         judges::order::judge(history),
