@@ -271,3 +271,17 @@ fn requests_of_clients_may_arrive_twice() {
         assert_eq!(scene.done(), 2);
     });
 }
+
+#[test]
+fn a_connection_whose_opener_gave_up_ends() {
+    play(async |scene: Scene| {
+        let tasks = || Handle::current().metrics().num_tasks();
+        let idle = tasks();
+        scene.cut_answers();
+        // Accepted, but its opener never learns of that.
+        assert!(scene.add(1).await.0.is_err());
+        network::mend(scene.server.id(), scene.client.id());
+        sleep(Duration::from_secs(5)).await;
+        assert_eq!(tasks(), idle);
+    });
+}
