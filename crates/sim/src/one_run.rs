@@ -336,19 +336,7 @@ fn judge(history: &History, ends: &[EndState], configuration: &Configuration) ->
         .any(is_twin)
         .then(|| history.clone().with_twins());
     let history = doubted.as_ref().unwrap_or(history);
-    let mut verdict = judges::linearizability::judge(history, judges::linearizability::STEPS);
-    for other in [
-        judges::order::judge(history),
-        judges::serializability::judge(history),
-        judges::uniqueness::judge(history, ends, &rules),
-        judges::exactly_once::judge(history, ends),
-        judges::durability::judge(history, ends),
-        judges::freshness::judge(history),
-        judges::scans::judge(history),
-    ] {
-        verdict.merge(other);
-    }
-    verdict
+    judges::all(history, ends, &rules)
 }
 
 fn summarize(

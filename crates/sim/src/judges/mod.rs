@@ -25,6 +25,26 @@ pub mod uniqueness;
 
 use serde::{Deserialize, Serialize};
 
+use crate::history::{EndState, History, Rules};
+
+/// Asks every judge: about what clients saw, and about each replica's rows at the end.
+pub fn all(history: &History, ends: &[EndState], rules: &Rules) -> Verdict {
+    let mut all = Verdict::default();
+    for verdict in [
+        linearizability::judge(history, linearizability::STEPS),
+        order::judge(history),
+        serializability::judge(history),
+        uniqueness::judge(history, ends, rules),
+        exactly_once::judge(history, ends),
+        durability::judge(history, ends),
+        freshness::judge(history),
+        scans::judge(history),
+    ] {
+        all.merge(verdict);
+    }
+    all
+}
+
 /// What a judge found.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verdict {

@@ -1,9 +1,7 @@
 //! The judges are judged: the miniature service with each of its bugs, and who must notice.
 
+use super::all;
 use super::miniature::{Bug, RULES, Run, run_with};
-use super::{
-    Verdict, durability, exactly_once, freshness, linearizability, order, scans, serializability, uniqueness,
-};
 
 /// Runs a bug may take to be noticed by each of its judges.
 const RUNS: u64 = 60;
@@ -12,18 +10,8 @@ const CALLS: usize = 100;
 
 /// The names of all judges that find something in a run.
 fn found_by(run: &Run) -> Vec<String> {
-    let ends = std::slice::from_ref(&run.end);
-    let verdicts: [Verdict; 8] = [
-        linearizability::judge(&run.history, linearizability::STEPS),
-        order::judge(&run.history),
-        serializability::judge(&run.history),
-        uniqueness::judge(&run.history, ends, &RULES),
-        exactly_once::judge(&run.history, ends),
-        durability::judge(&run.history, ends),
-        freshness::judge(&run.history),
-        scans::judge(&run.history),
-    ];
-    let violations = verdicts.into_iter().flat_map(|verdict| verdict.violations);
+    let verdict = all(&run.history, std::slice::from_ref(&run.end), &RULES);
+    let violations = verdict.violations.into_iter();
     let mut names: Vec<String> = violations.map(|violation| violation.judge).collect();
     names.sort();
     names.dedup();
