@@ -34,6 +34,13 @@ const STEPS: [(&str, &str); 10] = [
     ("docs", "documentation, warnings denied"),
 ];
 
+/// The tests that only exist in a simulation, by package.
+const SIMULATED_TESTS: [(&str, &[&str]); 3] = [
+    ("holdfast-sim", &["one_seed", "workload"]),
+    ("holdfast-rpc", &["network"]),
+    ("holdfast-consensus", &["simulated"]),
+];
+
 /// How long fresh seeds are run.
 const FRESH_SEEDS: Duration = Duration::from_secs(6 * 60);
 
@@ -169,8 +176,12 @@ fn step(name: &str, skips: &Path, tally: &mut Tally) -> Result<StepEnd, Failure>
             } else {
                 ["test"].as_slice()
             });
-            command.args(["--package", "holdfast-sim", "--test", "one_seed"]);
-            command.args(["--package", "holdfast-consensus", "--test", "simulated"]);
+            for (package, tests) in SIMULATED_TESTS {
+                command.args(["--package", package]);
+                for test in tests {
+                    command.args(["--test", test]);
+                }
+            }
             if !nextest {
                 command.args(["--", "--test-threads=1"]);
             }

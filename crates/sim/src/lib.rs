@@ -1,9 +1,9 @@
 //! Whole Holdfast clusters inside madsim: the production `node::start` on the fault-injecting engine, the
 //! production client, simulated time and network, one seed.
 //!
-//! `cluster` starts, kills and restarts nodes whose disks outlive them; `scenario` is what happens to
-//! them; `trace` writes down everything in an order and with times that the seed alone decides. The
-//! `holdfast-sim` program runs one seed in one process, because some sources of order (wake-up counters) are
+//! `cluster` starts, kills and restarts nodes whose disks outlive them; `workload` is what clients do, `faults` what
+//! goes wrong; `one_run` puts them together and asks the judges; `trace` writes down everything in an order and with
+//! times that the seed alone decides. The `holdfast-sim` program runs one seed in one process, because some sources of order (wake-up counters) are
 //! process-wide.
 //!
 //! `config` is all that a run is, `history` what clients saw, `judges` say whether that may be, and `runner` starts
@@ -33,8 +33,6 @@ pub mod faults;
 pub mod monitor;
 #[cfg(madsim)]
 pub mod one_run;
-#[cfg(madsim)]
-pub mod scenario;
 #[cfg(madsim)]
 pub mod trace;
 #[cfg(madsim)]

@@ -156,6 +156,13 @@ pub const PLANTED: &[Planted] = &[
         needs: "identifiers moved and looked up at the same time, through followers that lag",
         within: 50,
     },
+    Planted {
+        name: "jumped-clock-believed",
+        what: "a leader stamps with a wall clock that has jumped since it was last compared with others",
+        caught_by: "liveness (every request id is older than the window), uniqueness (quarantines end early)",
+        needs: "a leader's clock that jumps ahead by more than the window",
+        within: 100,
+    },
 ];
 
 #[cfg(test)]
