@@ -103,20 +103,21 @@ fn stale(max_ms: Option<u64>) -> v1::consistency::Mode {
     v1::consistency::Mode::Stale(v1::StaleRead { max_staleness })
 }
 
-/// Sends one message by the chosen way. The production client's methods and the stub's have the same names.
+/// Sends one message by the chosen way. The production client's methods and the stub's have the same names. Their
+/// futures are boxed, because they are large and every action holds some.
 macro_rules! send {
     ($caller:expr, $via:expr, $method:ident, $message:expr) => {
         match $via {
             Via::Client => {
                 let options = $caller.options();
                 $caller
-                    .patiently($caller.client.$method($message, &options))
+                    .patiently(Box::pin($caller.client.$method($message, &options)))
                     .await
             }
             Via::Node(node) => match $caller.service(node) {
                 Ok(mut service) => {
                     let request = $caller.request($message);
-                    $caller.once(service.$method(request)).await
+                    $caller.once(Box::pin(service.$method(request))).await
                 }
                 Err(error) => Err(error),
             },
@@ -331,7 +332,7 @@ impl Caller {
                     }
                     Ok::<_, ClientError>(())
                 };
-                let read = self.within(read).await;
+                let read = self.within(Box::pin(read)).await;
                 read.map(|()| (accounts, token))
             }
             Err(error) => Err(error),
@@ -407,8 +408,7 @@ impl Caller {
         call: impl Future<Output = Result<R, ClientError>>,
     ) -> Result<R, ClientError> {
         let limit = self.deadline + GRACE;
-        // Boxed: a call's future is large, and every action holds one.
-        match tokio::time::timeout(limit, Box::pin(call)).await {
+        match tokio::time::timeout(limit, call).await {
             Ok(answer) => answer,
             Err(_) => {
                 self.hung(limit);
@@ -430,7 +430,7 @@ impl Caller {
         &self,
         call: impl Future<Output = Result<Response<R>, Status>>,
     ) -> Result<R, ClientError> {
-        match tokio::time::timeout(self.deadline, Box::pin(call)).await {
+        match tokio::time::timeout(self.deadline, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(ClientError::from_status(&status)),
             Err(_) => Err(given_up(self.deadline)),
