@@ -320,7 +320,7 @@ impl Caller {
         };
         let options = self.options();
         let answer = match self
-            .patiently(self.client.export_accounts(message, &options))
+            .patiently(Box::pin(self.client.export_accounts(message, &options)))
             .await
         {
             Ok(mut export) => {
