@@ -1,10 +1,10 @@
 //! The judges are judged: each planted bug must be caught by some seed, soon.
 
 use std::fmt::Write as _;
-use std::path::PathBuf;
 
-use super::{Failure, swarm};
+use super::{Failure, child, swarm};
 use crate::planted::{PLANTED, Planted};
+use crate::summary::Summary;
 
 /// How a bug fared.
 #[derive(Debug, Clone)]
@@ -15,7 +15,7 @@ pub struct Catch {
     pub within: u64,
     /// How many seeds it took; none: it escaped.
     pub seeds: Option<u64>,
-    /// Who noticed, and what, in the first failing run.
+    /// Who noticed in the first run that fails because of it.
     pub by: String,
 }
 
@@ -38,26 +38,48 @@ pub fn hunt(names: &[String], first: u64) -> Result<Vec<Catch>, Failure> {
 }
 
 fn hunt_one(bug: &Planted, first: u64) -> Result<Catch, Failure> {
-    let swarm = swarm::run(&swarm::Plan {
-        first,
-        count: Some(bug.within),
-        planted: Some(bug.name.to_owned()),
-        reports: None::<PathBuf>,
-        stop_at_failure: true,
-        progress: false,
-        ..swarm::Plan::default()
-    })?;
-    let catch = swarm.failures.first();
-    let found = Catch {
+    let end = first.saturating_add(bug.within);
+    let mut from = first;
+    let mut found = None;
+    while found.is_none() && from < end {
+        let swarm = swarm::run(&swarm::Plan {
+            first: from,
+            count: Some(end - from),
+            planted: Some(bug.name.to_owned()),
+            stop_at_failure: true,
+            progress: false,
+            ..swarm::Plan::default()
+        })?;
+        from = swarm.next;
+        for run in swarm.failures {
+            // A seed that fails without the bug too says nothing about it.
+            let healthy = child::run(&child::What::Seed(run.seed), &child::How::default())?;
+            if healthy.violations.is_empty() {
+                found = Some(run);
+                break;
+            }
+            println!("seed {} fails without `{}` too", run.seed, bug.name);
+        }
+    }
+    let catch = Catch {
         name: bug.name,
         within: bug.within,
-        seeds: catch.map(|run| run.seed - first + 1),
-        by: catch
-            .and_then(|run| run.violations.first())
-            .map_or_else(String::new, |violation| violation.judge.clone()),
+        seeds: found.as_ref().map(|run| run.seed - first + 1),
+        by: found.map_or_else(String::new, |run| judges(&run)),
     };
-    println!("{}", found.line());
-    Ok(found)
+    println!("{}", catch.line());
+    Ok(catch)
+}
+
+/// Who objected to a run, each once, in the order of their objections.
+fn judges(run: &Summary) -> String {
+    let mut names: Vec<&str> = Vec::new();
+    for violation in &run.violations {
+        if !names.contains(&violation.judge.as_str()) {
+            names.push(&violation.judge);
+        }
+    }
+    names.join(", ")
 }
 
 impl Catch {
@@ -73,8 +95,7 @@ impl Catch {
 /// The table as it stands in the README.
 pub fn table(catches: &[Catch]) -> String {
     let mut table =
-        "| planted bug | first noticed by | seeds to catch | must be within |\n|---|---|---|---|\n"
-            .to_owned();
+        "| planted bug | noticed by | seeds to catch | must be within |\n|---|---|---|---|\n".to_owned();
     for catch in catches {
         // Writing to a string does not fail.
         let _ = writeln!(table, "{}", catch.line());
