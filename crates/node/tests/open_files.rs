@@ -28,7 +28,15 @@ async fn a_node_without_descriptors_waits_for_some() {
         },
     )
     .unwrap();
-    let mut files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).collect();
+    let mut files = Vec::new();
+    // Connections that were made to see that the cluster serves may still be closing.
+    let mut quiet = 0;
+    while quiet < 10 {
+        let before = files.len();
+        files.extend(std::iter::from_fn(|| File::open("/dev/null").ok()));
+        quiet = if files.len() == before { quiet + 1 } else { 0 };
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
     // One for this end of a connection; none is left for the other.
     files.pop().expect("fewer than 256 were open");
     let mut waiting = TcpStream::connect(cluster.configs[&1].listen_metrics())

@@ -211,6 +211,42 @@ async fn a_drained_node_is_not_given_leadership() {
     .await;
 }
 
+/// What decides who owns an address is fixed by the realm's first account.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rule_for_emails_is_fixed_by_the_first_account() {
+    let cluster = Cluster::started(1).await;
+    let update = async |insensitive| {
+        let mut realms = cluster.realms(1);
+        let request = v1::GetRealmRequest {
+            name: "realms/default".into(),
+            consistency: None,
+        };
+        let mut realm = realms.get_realm(request).await?.into_inner().realm.unwrap();
+        let config = realm.config.as_mut().unwrap();
+        config.email_local_part_case_insensitive = insensitive;
+        let etag = realm.etag.clone();
+        let request = v1::UpdateRealmRequest {
+            realm: Some(realm),
+            update_mask: Some(prost_types::FieldMask {
+                paths: vec!["config.email_local_part_case_insensitive".into()],
+            }),
+            etag,
+            ..v1::UpdateRealmRequest::default()
+        };
+        realms.update_realm(request).await
+    };
+    update(false).await.unwrap();
+    update(true).await.unwrap();
+    let first = create("Ann@example.com");
+    cluster.accounts(1).create_account(first).await.unwrap();
+    let error = update(false).await.unwrap_err();
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::InvalidArgument, "INVALID_FIELD")
+    );
+    update(true).await.expect("that is what it is");
+}
+
 /// Leadership goes where it is sent, through any node; rules change by compare-and-set; numbers are served.
 #[tokio::test(flavor = "multi_thread")]
 async fn operators_see_and_steer() {

@@ -40,7 +40,7 @@ impl RowView {
     }
 
     /// The engine's view.
-    pub fn engine_view(&self) -> &dyn View {
+    pub(super) fn engine_view(&self) -> &dyn View {
         &*self.view
     }
 
@@ -53,15 +53,6 @@ impl RowView {
             Ok(value.map(|value| account::read(id.clone(), &value)).transpose()?)
         };
         ids.iter().zip(values).map(read).collect()
-    }
-
-    /// The realm's accounts in listing order, from the first one after `after`; see
-    /// [`account::accounts_after`].
-    pub fn accounts_after(
-        &self,
-        after: Option<&AccountId>,
-    ) -> impl Iterator<Item = Result<Versioned<Account>, EngineError>> + Send + '_ {
-        account::accounts_after(&*self.view, self.realm(), after)
     }
 
     /// Where the claim was read, if that was under an older claim key.
