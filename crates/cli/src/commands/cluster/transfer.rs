@@ -11,7 +11,7 @@ use crate::output;
 /// Hand leadership over.
 #[derive(Debug, Args)]
 pub(crate) struct Transfer {
-    /// The voter that shall lead; if not given, the one that is furthest ahead.
+    /// The voter that shall lead; if not given, the one furthest ahead of those that answer and are not drained.
     #[arg(value_name = "NODE")]
     node: Option<u64>,
     #[command(flatten)]
