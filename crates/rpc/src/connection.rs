@@ -48,6 +48,54 @@ impl Drop for Held {
     }
 }
 
+/// One end of a connection in the hands of its process, from the first instant on: while it still waits in the queue of
+/// a port, while a task waits to be run. Dropping it, as the death of the process does, ends it.
+pub(crate) struct Kept {
+    connection: Arc<Connection>,
+    side: Side,
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.connection.finish(self.side);
+    }
+}
+
+impl Kept {
+    fn new(connection: &Arc<Connection>, side: Side) -> Self {
+        Kept {
+            connection: Arc::clone(connection),
+            side,
+        }
+    }
+
+    pub(crate) fn connection(&self) -> &Arc<Connection> {
+        &self.connection
+    }
+
+    /// Keeps this end until it is over.
+    pub(crate) async fn watch(self, keep_alive: Option<KeepAlive>) {
+        let (connection, side) = (&self.connection, self.side);
+        let (here, there) = (connection.place(side), connection.place(side.other()));
+        let news = async {
+            connection.end(side.other()).finished().await;
+            network::travel(there, here).await;
+        };
+        let pings = async {
+            match keep_alive {
+                Some(keep_alive) => unanswered(here, there, keep_alive).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = connection.over(side) => {}
+            () = news => {}
+            () = pings => {}
+        }
+    }
+}
+
 /// What one of the two processes knows.
 #[derive(Default)]
 struct End {
@@ -133,44 +181,15 @@ impl Connection {
             draining: AtomicBool::new(false),
             severed: AtomicBool::new(false),
         });
-        let accepted = network::accept(address, &connection, opened);
+        let accepted = network::accept(address, Kept::new(&connection, Side::Server), opened);
         // From here on: if nobody waits for the server's answer any more, that is the end of the connection.
         let held = Arc::new(Held(connection));
         network::travel(server, client).await;
         if !accepted {
             return refused();
         }
-        madsim::task::spawn(Arc::clone(&held.0).watch(Side::Client, keep_alive));
+        madsim::task::spawn(Kept::new(&held.0, Side::Client).watch(keep_alive));
         Ok(held)
-    }
-
-    /// Keeps one end until it is over. Dropping it, as the death of the process does, ends it too.
-    pub(crate) async fn watch(self: Arc<Self>, side: Side, keep_alive: Option<KeepAlive>) {
-        struct Finish(Arc<Connection>, Side);
-        impl Drop for Finish {
-            fn drop(&mut self) {
-                self.0.end(self.1).finish();
-            }
-        }
-        let finish = Finish(self, side);
-        let connection = &finish.0;
-        let (here, there) = (connection.place(side), connection.place(side.other()));
-        let news = async {
-            connection.end(side.other()).finished().await;
-            network::travel(there, here).await;
-        };
-        let pings = async {
-            match keep_alive {
-                Some(keep_alive) => unanswered(here, there, keep_alive).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            () = connection.over(side) => {}
-            () = news => {}
-            () = pings => {}
-        }
     }
 
     /// Opens a call.

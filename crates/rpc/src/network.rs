@@ -15,11 +15,11 @@ use madsim::task::NodeId as Place;
 use tokio::sync::mpsc;
 
 use crate::codegen::http::uri::PathAndQuery;
-use crate::connection::Connection;
+use crate::connection::{Connection, Kept};
 use crate::pipe::Call;
 
 /// A connection as its server gets it, with the calls that the client opens on it.
-pub(crate) type Accepted = (Arc<Connection>, mpsc::UnboundedReceiver<Call>);
+pub(crate) type Accepted = (Kept, mpsc::UnboundedReceiver<Call>);
 
 /// What every link is like while it is not cut.
 #[derive(Debug, Clone, PartialEq)]
@@ -224,22 +224,19 @@ pub(crate) fn listen(address: SocketAddr, here: Place) -> mpsc::UnboundedReceive
 }
 
 /// Hands a connection to whoever listens on the port; `false` if nobody does.
-pub(crate) fn accept(
-    address: SocketAddr,
-    connection: &Arc<Connection>,
-    calls: mpsc::UnboundedReceiver<Call>,
-) -> bool {
+pub(crate) fn accept(address: SocketAddr, kept: Kept, calls: mpsc::UnboundedReceiver<Call>) -> bool {
+    let connection = Arc::downgrade(kept.connection());
     with(|network| {
         let Some(port) = network.ports.get(&address) else {
             return false;
         };
-        if port.send((Arc::clone(connection), calls)).is_err() {
+        if port.send((kept, calls)).is_err() {
             return false;
         }
         network
             .connections
             .retain(|connection| connection.strong_count() > 0);
-        network.connections.push(Arc::downgrade(connection));
+        network.connections.push(connection);
         true
     })
 }

@@ -285,3 +285,24 @@ fn a_connection_whose_opener_gave_up_ends() {
         assert_eq!(tasks(), idle);
     });
 }
+
+#[test]
+fn a_connection_that_a_dying_process_had_not_taken_up_ends_with_it() {
+    play(async |scene: Scene| {
+        let (handle, server) = (Handle::current(), scene.server.id());
+        handle.pause(server);
+        network::freeze(server);
+        let (answer, ()) = tokio::join!(scene.add(1), async {
+            // By now the kernel has accepted the connection, and the request waits for the process.
+            sleep(Duration::from_millis(500)).await;
+            network::thaw(server);
+            handle.resume(server);
+            handle.kill(server);
+        });
+        assert_eq!(answer.0.unwrap_err().code(), Code::Unavailable);
+        assert_eq!(scene.counts.begun.load(Ordering::SeqCst), 0);
+        handle.restart(server);
+        sleep(Duration::from_millis(100)).await;
+        assert_eq!(scene.add(1).await.0.unwrap(), 2);
+    });
+}

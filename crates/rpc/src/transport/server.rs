@@ -130,15 +130,15 @@ impl Router {
                 () = &mut stop => break,
                 next = accepted.recv() => {
                     // Another process took the port: this one was killed and does not know it yet.
-                    let Some((connection, calls)) = next else { break };
+                    let Some((kept, calls)) = next else { break };
+                    let connection = Arc::clone(kept.connection());
                     connections.retain(|connection| Arc::strong_count(connection) > 1);
                     connections.push(Arc::clone(&connection));
                     let serving = Arc::clone(&serving);
                     madsim::task::spawn(async move {
-                        let watched = Arc::clone(&connection).watch(Side::Server, keep_alive);
                         tokio::select! {
                             biased;
-                            () = watched => {}
+                            () = kept.watch(keep_alive) => {}
                             () = serving.take_up(connection, calls) => {}
                         }
                     });
