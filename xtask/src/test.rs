@@ -152,6 +152,7 @@ fn step(name: &str, skips: &Path, tally: &mut Tally) -> Result<StepEnd, Failure>
                 "holdfast-tests",
                 "--no-tests",
                 "pass",
+                "--no-fail-fast",
             ]);
         }
         "unit" => {
@@ -163,6 +164,7 @@ fn step(name: &str, skips: &Path, tally: &mut Tally) -> Result<StepEnd, Failure>
                 "--lib",
                 "--bins",
                 "--tests",
+                "--no-fail-fast",
             ]);
         }
         "doc-tests" => {
