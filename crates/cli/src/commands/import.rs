@@ -1,14 +1,17 @@
 //! `holdfast import`: accounts from JSON Lines, each line settled exactly once.
 //!
 //! A line's number is its index in the import, so the same file under the same import id continues where an
-//! earlier run stopped. For a file the id is kept beside it (`FILE.import-id`) until the import is complete:
-//! running the same command again is all it takes to resume.
+//! earlier run stopped. For a file the id is kept beside it (`FILE.import-id`) until the import is complete, with a
+//! digest of what the file held: running the same command again is all it takes to resume, and another file under
+//! the same name is refused.
 
 mod lines;
 mod report;
 mod wrong;
 
-use std::io::IsTerminal;
+use std::fs::File;
+use std::io::{BufReader, IsTerminal, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,10 +83,13 @@ pub(crate) async fn run(import: &Import, global: &Global) -> Result<(), Failure>
     } else {
         Some(file_size(&import.file)?)
     };
+    if let (false, Some(rejects)) = (from_stdin, &import.rejects) {
+        refuse_same_file(&import.file, rejects)?;
+    }
     let reminder = (!from_stdin).then(|| reminder_path(&import.file));
     let import_id = match (import.import_id, &reminder) {
         (Some(id), _) => id,
-        (None, Some(path)) => remembered_id(path)?,
+        (None, Some(path)) => remembered_id(path, &import.file)?,
         (None, None) => new_request_id(),
     };
     let human = global.output == Format::Human;
@@ -121,13 +127,17 @@ pub(crate) async fn run(import: &Import, global: &Global) -> Result<(), Failure>
             }
             Some(Ok(ImportEvent::Result(result))) => report().settled(result)?,
             Some(Err(error)) => break Some(Failure::from(error)),
-            None => break report().take_failure(),
+            None => {
+                let failure = report().take_failure();
+                break failure.or_else(|| report().check_end().err());
+            }
         }
     };
     if let Some(mut failure) = failed {
         report().stop();
-        failure.hint =
-            Some("what was settled stays settled; run the same command again to resume".to_owned());
+        failure.hint.get_or_insert_with(|| {
+            "what was settled stays settled; run the same command again to resume".to_owned()
+        });
         return Err(failure);
     }
     let rejected = report().finish(global.output)?;
@@ -166,21 +176,78 @@ fn reminder_path(file: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// The id of the import that was begun with this file, or a new one, which is written down before it is used.
-fn remembered_id(path: &Path) -> Result<RequestId, Failure> {
+/// The file of rejected lines is emptied before it is written: it must not be the input under any of its names.
+fn refuse_same_file(input: &Path, rejects: &Path) -> Result<(), Failure> {
+    let identity = |path: &Path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.dev(), metadata.ino()))
+    };
+    if identity(input).is_some_and(|input| identity(rejects) == Some(input)) {
+        return Err(Failure::usage(format!(
+            "{} is the input itself; writing rejected lines there would destroy it",
+            rejects.display()
+        )));
+    }
+    Ok(())
+}
+
+/// The id of the import that was begun with this file, or a new one, which is written down before it is used,
+/// with what the file held then: a line's number is its index, so lines may be added, but none may change.
+fn remembered_id(path: &Path, input: &Path) -> Result<RequestId, Failure> {
+    let delete = || format!("delete {} to begin a new import", path.display());
     match std::fs::read_to_string(path) {
-        Ok(text) => import_id(text.trim()).map_err(|why| {
-            Failure::usage(format!("{}: {why}", path.display())).hint("delete the file to begin a new import")
-        }),
+        Ok(text) => {
+            let damaged = |why: String| Failure::usage(format!("{}: {why}", path.display())).hint(delete());
+            let mut words = text.split_whitespace();
+            let id = import_id(words.next().unwrap_or_default()).map_err(damaged)?;
+            let (length, digest) = words
+                .next()
+                .and_then(|length| length.parse::<u64>().ok())
+                .zip(words.next())
+                .ok_or_else(|| {
+                    damaged("it does not say what the file held when the import began".to_owned())
+                })?;
+            if beginning(input, length)?.1 != digest {
+                let what = format!(
+                    "{} is not what it was when import {id} began: its first {length} bytes have changed",
+                    input.display()
+                );
+                return Err(Failure::usage(what).hint(format!(
+                    "put back what it held then to resume that import, or {}",
+                    delete()
+                )));
+            }
+            Ok(id)
+        }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
             let id = new_request_id();
-            std::fs::write(path, format!("{id}\n")).map_err(|error| {
+            let (length, digest) = beginning(input, u64::MAX)?;
+            std::fs::write(path, format!("{id} {length} {digest}\n")).map_err(|error| {
                 Failure::io(path.display(), &error).hint(format!("give --import-id {id} instead"))
             })?;
             Ok(id)
         }
         Err(error) => Err(Failure::io(path.display(), &error)),
     }
+}
+
+/// The first bytes of a file, at most `length`: how many there are, and their BLAKE3 digest in hexadecimal.
+fn beginning(file: &Path, length: u64) -> Result<(u64, String), Failure> {
+    let read = || -> std::io::Result<(u64, String)> {
+        let mut hasher = blake3::Hasher::new();
+        let mut source = BufReader::with_capacity(1 << 20, File::open(file)?).take(length);
+        let mut total = 0;
+        let mut buffer = vec![0; 1 << 16];
+        loop {
+            let count = source.read(&mut buffer)?;
+            if count == 0 {
+                return Ok((total, hasher.finalize().to_hex().to_string()));
+            }
+            hasher.update(&buffer[..count]);
+            total += count as u64;
+        }
+    };
+    read().map_err(|error| Failure::io(file.display(), &error))
 }
 
 fn import_id(text: &str) -> Result<RequestId, String> {
@@ -201,13 +268,43 @@ mod tests {
     #[test]
     fn a_file_remembers_its_import() {
         let directory = tempfile::tempdir().unwrap();
-        let path = reminder_path(&directory.path().join("accounts.jsonl"));
+        let file = directory.path().join("accounts.jsonl");
+        std::fs::write(&file, "one\ntwo\n").unwrap();
+        let path = reminder_path(&file);
         assert!(path.ends_with("accounts.jsonl.import-id"));
-        let first = remembered_id(&path).unwrap();
-        assert_eq!(remembered_id(&path).unwrap(), first);
+        let first = remembered_id(&path, &file).unwrap();
+        assert_eq!(remembered_id(&path, &file).unwrap(), first);
+        std::fs::write(&file, "one\ntwo\nthree\n").unwrap();
+        assert_eq!(remembered_id(&path, &file).unwrap(), first, "lines were added");
+        for other in ["one\n", "one\ntoo\nthree\n", ""] {
+            std::fs::write(&file, other).unwrap();
+            let refused = remembered_id(&path, &file).unwrap_err();
+            assert_eq!(refused.exit, Exit::Usage, "{other:?}");
+            assert!(
+                refused.message.contains("is not what it was"),
+                "{}",
+                refused.message
+            );
+        }
         std::fs::write(&path, "damaged").unwrap();
-        assert_eq!(remembered_id(&path).unwrap_err().exit, Exit::Usage);
+        assert_eq!(remembered_id(&path, &file).unwrap_err().exit, Exit::Usage);
         std::fs::remove_file(&path).unwrap();
-        assert_ne!(remembered_id(&path).unwrap(), first);
+        assert_ne!(remembered_id(&path, &file).unwrap(), first);
+    }
+
+    #[test]
+    fn rejected_lines_never_go_into_the_input() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("accounts.jsonl");
+        std::fs::write(&file, "one\n").unwrap();
+        let (soft, hard) = (directory.path().join("soft"), directory.path().join("hard"));
+        std::os::unix::fs::symlink(&file, &soft).unwrap();
+        std::fs::hard_link(&file, &hard).unwrap();
+        for same in [&file, &soft, &hard] {
+            assert_eq!(refuse_same_file(&file, same).unwrap_err().exit, Exit::Usage);
+        }
+        std::fs::write(directory.path().join("other"), "one\n").unwrap();
+        assert!(refuse_same_file(&file, &directory.path().join("other")).is_ok());
+        assert!(refuse_same_file(&file, &directory.path().join("absent")).is_ok());
     }
 }

@@ -79,7 +79,7 @@ pub(super) fn items(
                             return None;
                         }
                         Ok(line) if line.number <= resume_after.load(Ordering::Relaxed) => {
-                            report.passed_over(line.end)
+                            report.passed_over(line.number, line.end)
                         }
                         Ok(Line {
                             number,

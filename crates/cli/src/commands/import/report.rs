@@ -37,6 +37,7 @@ pub(super) struct Report {
     progress: Progress,
     pending: VecDeque<Pending>,
     resumed_after_line: u64,
+    last_line: u64,
     created: u64,
     updated: u64,
     skipped: u64,
@@ -58,6 +59,7 @@ impl Report {
             progress: Progress::new(bytes_total, visible),
             pending: VecDeque::new(),
             resumed_after_line: 0,
+            last_line: 0,
             created: 0,
             updated: 0,
             skipped: 0,
@@ -81,12 +83,14 @@ impl Report {
     }
 
     /// A line of an earlier run.
-    pub(super) fn passed_over(&mut self, end: u64) {
+    pub(super) fn passed_over(&mut self, line: u64, end: u64) {
+        self.last_line = line;
         self.progress.resume_at(end);
     }
 
     /// A line was read.
     pub(super) fn read(&mut self, pending: Pending) {
+        self.last_line = pending.line;
         self.pending.push_back(pending);
         self.settle_unsent();
     }
@@ -94,6 +98,19 @@ impl Report {
     /// Reading failed: nothing more comes.
     pub(super) fn failed(&mut self, failure: Failure) {
         self.failure = Some(failure);
+    }
+
+    /// Everything was read: an input that ends before what an earlier run settled is another input.
+    pub(super) fn check_end(&self) -> Result<(), Failure> {
+        if self.last_line >= self.resumed_after_line {
+            return Ok(());
+        }
+        Err(Failure::usage(format!(
+            "the input ends at line {}, but an earlier run of import {} settled lines up to {}: this is not the input \
+             that import began with, and nothing of it was imported",
+            self.last_line, self.import_id, self.resumed_after_line
+        ))
+        .hint("begin a new import: without --import-id, and without FILE.import-id"))
     }
 
     /// Why reading, or reporting, failed.
