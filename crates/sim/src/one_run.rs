@@ -372,6 +372,7 @@ fn summarize(
             .map(|(name, count)| (name.to_owned(), count))
             .collect(),
         most_tasks: observed.most_tasks as u64,
+        known: None,
         violations,
     }
 }

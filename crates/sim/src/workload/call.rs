@@ -178,6 +178,22 @@ impl Caller {
         self.settle(call, Some(&mutation.account), outcome)
     }
 
+    /// Sends the id of a request that was carried out once more, with other content. Whatever the answer is, it is not
+    /// yes. This is no operation of the history: it must do nothing.
+    pub(super) async fn reuse(&self, mutation: &Mutation, via: &Via) {
+        let (id, account) = (mutation.request_id, mutation.account.clone());
+        let other = Mutation::update(id, account, format!("reused-{id}"), None);
+        let Message::Update(message) = other.message else {
+            return;
+        };
+        if send!(self, via, update_account, message).is_ok() {
+            self.recorder.violation(format!(
+                "request id {id} was carried out for {} and then answered with yes for other content",
+                mutation.account
+            ));
+        }
+    }
+
     /// Reads an account.
     pub(super) async fn get(&self, account: &str, fresh: &Freshness, via: &Via) -> Outcome {
         let call = self.recorder.invoked(

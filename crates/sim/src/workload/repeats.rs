@@ -48,7 +48,7 @@ impl Worker {
     }
 
     /// Sends a request, and again seconds after its answer: while it is remembered, and when its id is so old
-    /// that it can have been forgotten.
+    /// that it can have been forgotten. Sometimes the id is also sent with other content.
     pub(super) async fn late_duplicate(&mut self) -> bool {
         // The window is at least a minute; an id that is born old reaches its end within the run.
         let window_ms = self.rules.request_window_ms;
@@ -58,6 +58,10 @@ impl Worker {
         };
         let mutation = self.any_mutation(age_ms).await;
         let done = self.send(&mutation).await;
+        if done && self.dice.percent(30) {
+            let via = self.somewhere();
+            self.caller.reuse(&mutation, &via).await;
+        }
         for _ in 0..self.dice.between(1, 3) {
             let after_ms = self.dice.between(100, 12_000);
             self.put_off(after_ms, Step::Again(Box::new(mutation.clone())));
