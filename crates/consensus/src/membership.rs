@@ -189,9 +189,13 @@ impl Change {
             }
             Err(_) => {
                 reached!("membership.not-caught-up");
-                let behind = self.behind(id)?;
+                // A node that never took an entry is behind by nobody knows how much.
+                let lag = match self.behind(id)? {
+                    u64::MAX => "has not taken anything from this leader yet".to_owned(),
+                    behind => format!("is still {behind} log entries behind"),
+                };
                 Err(MembershipError::Refused(format!(
-                    "node {id} is still {behind} log entries behind; wait until it has caught up"
+                    "node {id} {lag}; wait until it has caught up"
                 )))
             }
         }
