@@ -12,7 +12,7 @@
 //! - when a caller goes away its handler is dropped, once the news has arrived;
 //! - a reader that does not read holds the writer up.
 //!
-//! [`network`] is the network and what can go wrong with it; `connection` one connection, `pipe` one direction of
+//! `network` is the network and what can go wrong with it; `connection` one connection, `pipe` one direction of
 //! one call; [`client`] and [`transport`] are what generated code and the other rooms see.
 #![forbid(unsafe_code)]
 

@@ -2,7 +2,7 @@
 //!
 //! A seed only means the same run as long as the drawing code stays as it is. A stored configuration means the
 //! same run for ever (with the same program), so regressions keep the whole of it. Everything in it is a list
-//! or a number, so that [`crate::shrink`] can take parts away and see whether the run still fails.
+//! or a number, so that [`crate::runner::shrink`] can take parts away and see whether the run still fails.
 
 use serde::{Deserialize, Serialize};
 
@@ -154,7 +154,7 @@ pub enum Target {
     Follower,
 }
 
-/// What can go wrong. Faults that destroy a copy are limited by [`crate::faults`] to a minority of the voters.
+/// What can go wrong. Faults that destroy a copy are limited by `faults` to a minority of the voters.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "kind")]
 pub enum Fault {
