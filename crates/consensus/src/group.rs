@@ -109,6 +109,7 @@ impl Group {
             applied.clone(),
             directories.clone(),
             acknowledged,
+            fatal.clone(),
         ));
         let starting = Raft::new(
             config.node_id,

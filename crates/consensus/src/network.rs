@@ -357,6 +357,11 @@ impl RaftNetworkV2<TypeConfig> for Network {
         }
         if let Some(why) = lock(&failure).take() {
             reached!("snapshot.not-readable");
+            // A leader that went on would keep this member without its state for ever, and no other could help it.
+            self.peers.fatal.report(format!(
+                "the state cannot be read to send it to node {}: {why}",
+                self.target
+            ));
             return Err(NetworkError::from_string(format!("the snapshot could not be read: {why}")).into());
         }
         match &reply {

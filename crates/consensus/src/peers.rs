@@ -18,7 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::acknowledged::Acknowledged;
 use crate::apply::Applied;
 use crate::identity::Directories;
-use crate::{ConsensusConfig, PeerTls};
+use crate::{ConsensusConfig, FatalSink, PeerTls};
 
 /// The largest message either side takes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
@@ -40,6 +40,8 @@ pub(crate) struct Peers {
     pub(crate) applied: Arc<Applied>,
     pub(crate) directories: Arc<Directories>,
     pub(crate) acknowledged: Arc<Acknowledged>,
+    /// Where it is said that this node's own state cannot be read.
+    pub(crate) fatal: FatalSink,
     /// The trace parent of the transfer of leadership under way.
     pub(crate) transferring: Mutex<String>,
     /// Members that get or got a snapshot and have not caught up since, and its last index.
@@ -53,12 +55,14 @@ impl Peers {
         applied: Arc<Applied>,
         directories: Arc<Directories>,
         acknowledged: Arc<Acknowledged>,
+        fatal: FatalSink,
     ) -> Self {
         Peers {
             config,
             applied,
             directories,
             acknowledged,
+            fatal,
             transferring: Mutex::default(),
             receiving: Mutex::default(),
             channels: Mutex::new(BTreeMap::new()),

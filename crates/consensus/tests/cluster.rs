@@ -135,61 +135,6 @@ async fn a_minority_neither_reads_nor_writes() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_follower_behind_the_purged_log_gets_a_snapshot() {
-    let mut cluster = Cluster::found(short_log).await;
-    let (leader, _) = cluster.leader().await;
-    let follower = leader % 3 + 1;
-    cluster.write("old", "value").await;
-    cluster.crash(follower).await;
-    for n in 0..200 {
-        cluster.write(&format!("k{n}"), &"x".repeat(10_000)).await;
-    }
-    let purged = async {
-        while cluster
-            .group(leader)
-            .status()
-            .purged
-            .is_none_or(|purged| purged.index < 100)
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), purged)
-        .await
-        .unwrap();
-
-    cluster.start(follower).await;
-    assert_eq!(
-        cluster.read(follower, "k199").await.map(|value| value.len()),
-        Some(10_000)
-    );
-    // The status follows a moment after the state.
-    let told = async {
-        while cluster
-            .group(follower)
-            .status()
-            .snapshot
-            .is_none_or(|snapshot| snapshot.index < 100)
-        {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), told).await.unwrap();
-    cluster.assert_equal().await;
-
-    // What was installed survives, and so does what came after it.
-    cluster.write("later", "value").await;
-    cluster.crash(follower).await;
-    cluster.start(follower).await;
-    assert_eq!(cluster.read(follower, "later").await.as_deref(), Some("value"));
-    assert_eq!(
-        cluster.read(follower, "k0").await.map(|value| value.len()),
-        Some(10_000)
-    );
-    cluster.assert_equal().await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn members_come_and_go() {
     let mut cluster = Cluster::found(short_log).await;
     for n in 0..100 {
