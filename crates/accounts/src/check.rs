@@ -305,6 +305,14 @@ impl<'a> Check<'a> {
             "account.locale",
             "is a BCP 47 language tag such as de-CH, or empty",
         );
+        // In a list of accounts, such a name would rearrange what stands beside it. For the same reason no PRECIS
+        // profile takes them (RFC 8264, 9.13). Scripts that run from right to left do not need them.
+        let in_order = !name.chars().any(reorders);
+        self.require(
+            in_order,
+            "account.display_name",
+            "must not contain characters that change the direction of text (U+202A to U+202E, U+2066 to U+2069)",
+        );
     }
 
     fn time_zone(&mut self, zone: &str) {
@@ -419,6 +427,11 @@ struct Seen {
     primaries: BTreeSet<IdentifierKind>,
     /// The identifier that the replacement at hand takes away: it may be its own successor.
     replaced: Option<Vec<u8>>,
+}
+
+/// Embeds, overrides or isolates a direction of text, or ends that (UAX #9, 2.1 to 2.5).
+fn reorders(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 const NAME_RULE: &str = "is a lower-case letter and then at most 62 lower-case letters, digits or _";

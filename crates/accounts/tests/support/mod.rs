@@ -11,7 +11,7 @@
 //! ```
 //! Of an identifier, `!` after the kind says primary, `?` not primary, `~` verified. Any mutation takes `request=NAME` (the
 //! same name is the same request id), `born=-2h` and `caller=NAME`. `ext:issuer=subject` is an external
-//! identifier.
+//! identifier. In a name, `\u{202e}` is that character.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -387,7 +387,7 @@ fn new_account(words: &[&str]) -> NewAccount {
                 new.attributes.insert(name.into(), attribute(value));
             }
             _ => match name {
-                "name" => new.display_name = value.into(),
+                "name" => new.display_name = unescaped(value),
                 "locale" => new.locale = value.into(),
                 "zone" => new.time_zone = value.into(),
                 "restrict" => new.restrictions = codes(value),
@@ -396,6 +396,18 @@ fn new_account(words: &[&str]) -> NewAccount {
         }
     }
     new
+}
+
+/// A text in which `\u{202e}` stands for a character that is better not seen in a script.
+fn unescaped(text: &str) -> String {
+    let mut parts = text.split("\\u{");
+    let mut out = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (code, rest) = part.split_once('}').unwrap();
+        out.push(char::from_u32(u32::from_str_radix(code, 16).unwrap()).unwrap());
+        out.push_str(rest);
+    }
+    out
 }
 
 fn update(words: &[&str], etag: Option<String>) -> Update {
@@ -419,7 +431,7 @@ fn update(words: &[&str], etag: Option<String>) -> Update {
                 update.remove_attributes.insert(name.into());
             }
             _ => match name {
-                "name" => update.display_name = Some(value.into()),
+                "name" => update.display_name = Some(unescaped(value)),
                 "locale" => update.locale = Some(value.into()),
                 "zone" => update.time_zone = Some(value.into()),
                 "restrict" => update.restrictions = Some(codes(value)),
