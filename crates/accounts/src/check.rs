@@ -221,12 +221,16 @@ impl<'a> Check<'a> {
     ) -> Option<Wanted<'r>> {
         if let Some(NewVerification::Verified { method, time }) = &new.verification {
             let name = is_name(method, "_");
-            self.require(name, format!("{path}.verification.method"), NAME_RULE);
+            self.require(
+                name,
+                format!("{path}.verification.method"),
+                of_kind(new.kind, NAME_RULE),
+            );
             let past = time.is_none_or(|time| time <= self.ctx.now.plus(CLOCK_SKEW_MS_MAX));
             self.require(
                 past,
                 format!("{path}.verification.verify_time"),
-                "lies in the future",
+                of_kind(new.kind, "lies in the future"),
             );
         }
         if new.primary == Some(true) {
@@ -234,7 +238,7 @@ impl<'a> Check<'a> {
             self.require(
                 first,
                 format!("{path}.primary"),
-                "another one of this kind is marked primary too",
+                of_kind(new.kind, "another one of this kind is marked primary too"),
             );
         }
         let canonical = self.canonical(path, new.kind, &new.value, &new.issuer)?;
@@ -254,14 +258,18 @@ impl<'a> Check<'a> {
         issuer: &str,
     ) -> Option<CanonicalIdentifier> {
         if let Err(reason) = check_issuer(kind, issuer) {
-            self.violations
-                .push(FieldViolation::new(format!("{path}.issuer"), reason));
+            self.violations.push(FieldViolation::new(
+                format!("{path}.issuer"),
+                of_kind(kind, &reason),
+            ));
             return None;
         }
         canonicalize(kind, value, issuer, &self.ctx.realm.config)
             .map_err(|reason| {
-                self.violations
-                    .push(FieldViolation::new(format!("{path}.value"), reason))
+                self.violations.push(FieldViolation::new(
+                    format!("{path}.value"),
+                    of_kind(kind, &reason),
+                ))
             })
             .ok()
     }
@@ -273,7 +281,7 @@ impl<'a> Check<'a> {
             self.require(
                 first,
                 format!("{path}.value"),
-                "this identifier occurs twice in the request",
+                of_kind(canonical.kind, "this identifier occurs twice in the request"),
             );
         }
     }
@@ -291,6 +299,14 @@ impl<'a> Check<'a> {
             "account.display_name",
             "must not contain control characters",
         );
+        // In a list of accounts, such a name would rearrange what stands beside it. For the same reason no PRECIS
+        // profile takes them (RFC 8264, 9.13). Scripts that run from right to left do not need them.
+        let in_order = !name.chars().any(reorders);
+        self.require(
+            in_order,
+            "account.display_name",
+            "must not contain characters that change the direction of text (U+202A to U+202E, U+2066 to U+2069)",
+        );
     }
 
     fn locale(&mut self, locale: &str) {
@@ -304,14 +320,6 @@ impl<'a> Check<'a> {
             ok || locale.is_empty(),
             "account.locale",
             "is a BCP 47 language tag such as de-CH, or empty",
-        );
-        // In a list of accounts, such a name would rearrange what stands beside it. For the same reason no PRECIS
-        // profile takes them (RFC 8264, 9.13). Scripts that run from right to left do not need them.
-        let in_order = !name.chars().any(reorders);
-        self.require(
-            in_order,
-            "account.display_name",
-            "must not contain characters that change the direction of text (U+202A to U+202E, U+2066 to U+2069)",
         );
     }
 
@@ -418,6 +426,12 @@ impl<'a> Check<'a> {
             format!("at most {limit} {what}, here are {actual}"),
         );
     }
+}
+
+/// What is wrong with an identifier, and its kind: whoever typed it on a command line or into a form does not know its
+/// place in the request.
+fn of_kind(kind: IdentifierKind, what: &str) -> String {
+    format!("{what} ({})", kind.name())
 }
 
 /// What occurred in the request so far.

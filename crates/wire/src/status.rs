@@ -14,8 +14,8 @@ mod view;
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use holdfast_accounts::Operation;
-use holdfast_types::{AccountState, FieldViolation, Refusal, Rejection};
+use holdfast_accounts::{IdentifierChange, Operation};
+use holdfast_types::{AccountState, FieldViolation, IdentifierKind, Refusal, Rejection};
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt};
 
@@ -155,11 +155,18 @@ impl Problem {
                     .fact("kind", kind.name())
                     .fact("index", index)
             }
-            Refusal::IdentifierNotFound { index } => Problem::new(
-                Reason::IdentifierNotFound,
-                "the account does not have this identifier",
-            )
-            .fact("index", index),
+            Refusal::IdentifierNotFound { index } => {
+                let kind = changed_kind(operation, *index).map(IdentifierKind::name);
+                let message = format!(
+                    "the account does not have identifier {index}{}",
+                    kind.map(|kind| format!(" ({kind})")).unwrap_or_default()
+                );
+                let problem = Problem::new(Reason::IdentifierNotFound, message).fact("index", index);
+                match kind {
+                    Some(kind) => problem.fact("kind", kind),
+                    None => problem,
+                }
+            }
             Refusal::LimitExceeded { what, limit, actual } => {
                 let description = format!("at most {limit}; this would make {actual}");
                 Problem::new(Reason::LimitExceeded, format!("{what}: {description}"))
@@ -288,6 +295,7 @@ fn code_of(reason: Reason) -> Code {
         | Reason::MembershipChangeInProgress
         | Reason::MemberLags
         | Reason::MemberDraining
+        | Reason::OtherNodeAnswers
         | Reason::QuorumAtRisk => Code::FailedPrecondition,
         Reason::EtagMismatch | Reason::Contention | Reason::MembershipChanged => Code::Aborted,
         Reason::NoLeader
@@ -319,6 +327,17 @@ fn usual_retry(reason: Reason) -> Option<Duration> {
         _ => return None,
     };
     Some(Duration::from_millis(ms))
+}
+
+/// The kind of the identifier that this change is to take away.
+fn changed_kind(operation: &Operation, index: u32) -> Option<IdentifierKind> {
+    let Operation::ChangeIdentifiers(change) = operation else {
+        return None;
+    };
+    match change.changes.get(usize::try_from(index).ok()?)? {
+        IdentifierChange::Add(_) => None,
+        IdentifierChange::Remove(old) | IdentifierChange::Replace { old, .. } => Some(old.kind),
+    }
 }
 
 /// The field of the request that makes the record exceed this limit.

@@ -1,4 +1,4 @@
-use holdfast_accounts::{ChangeIdentifiers, NewAccount, Update};
+use holdfast_accounts::{ChangeIdentifiers, IdentifierChange, IdentifierRef, NewAccount, Update};
 use holdfast_types::{IdentifierKind, Millis};
 
 use super::*;
@@ -86,6 +86,24 @@ fn unavailable_identifiers_say_neither_whose_nor_why() {
         .collect();
     assert_eq!(facts, ["index=3", "kind=EMAIL"]);
     assert_eq!(status.message(), "identifier 3 (EMAIL) is not available");
+}
+
+#[test]
+fn a_missing_identifier_is_named_by_its_kind() {
+    let phone = IdentifierRef {
+        kind: IdentifierKind::Phone,
+        issuer: String::new(),
+        value: "+41446681800".into(),
+    };
+    let change = Operation::ChangeIdentifiers(ChangeIdentifiers {
+        changes: vec![IdentifierChange::Remove(phone)],
+        ..ChangeIdentifiers::default()
+    });
+    let status = Problem::refused(&Refusal::IdentifierNotFound { index: 0 }, &change).to_status();
+    assert_eq!(status.message(), "the account does not have identifier 0 (PHONE)");
+    let view = ErrorView::of(&status).unwrap();
+    assert_eq!(view.metadata["kind"], "PHONE");
+    assert_eq!(view.metadata["index"], "0");
 }
 
 #[test]
