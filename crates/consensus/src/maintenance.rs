@@ -8,7 +8,7 @@ use holdfast_markers::{crash_point, reached};
 use holdfast_types::NodeId;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::Fatal;
-use openraft::{ChangeMembers, RaftMetrics};
+use openraft::{ChangeMembers, Precondition, RaftMetrics};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -282,9 +282,14 @@ impl Maintenance {
                 reached!("membership.half-done-change-finished");
                 tracing::info!("finishing a membership change that was left half done");
                 let raft = self.raft.clone();
+                // Only this change: if another has ended it meanwhile, there is nothing left to do.
+                let precondition = Precondition::LastMembershipLogId {
+                    last_membership_log_id: Some(id),
+                };
                 tokio::spawn(async move {
                     let nothing = ChangeMembers::<NodeId, _>::AddVoterIds(Default::default());
-                    if let Err(error) = raft.change_membership(nothing, false).await {
+                    let changed = raft.change_membership_if(nothing, false, [precondition]).await;
+                    if let Err(error) = changed {
                         tracing::warn!(%error, "a half-done membership change could not be finished yet");
                     }
                 });

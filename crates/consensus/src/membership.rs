@@ -71,6 +71,13 @@ impl Change {
                 leader: metrics.current_leader,
             });
         }
+        // A leader that has removed itself leads on for a moment, so that the others learn of it. Whatever it then
+        // changed would be decided by a node that is no member, and openraft asserts that this never happens. What is
+        // checked here still holds when the change is proposed: it names this membership as its precondition.
+        if metrics.membership_config.get_node(&metrics.id).is_none() {
+            reached!("membership.leader-is-no-member");
+            return Err(MembershipError::NotLeader { leader: None });
+        }
         if let Some(expected) = &expected {
             let found = show_id(metrics.membership_config.log_id().as_ref());
             // So that "03-1" and "3-1" are the same.

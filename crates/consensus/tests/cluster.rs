@@ -193,6 +193,10 @@ async fn members_come_and_go() {
 
     // The leader removes itself and the others carry on.
     group.remove(leader, None, soon()).await.unwrap();
+    // It leads on for a moment, but changes nothing any more; openraft would end its own task over it.
+    let late = group.remove(other, None, soon()).await;
+    assert_eq!(late, Err(MembershipError::NotLeader { leader: None }));
+    assert_eq!(group.status().fatal, None);
     cluster.crash(leader).await;
     cluster.nodes.remove(&leader);
     cluster.write("without", "it").await;
