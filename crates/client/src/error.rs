@@ -70,6 +70,10 @@ impl ClientError {
             } else {
                 Outcome::Unknown
             };
+            if timed_out(status) {
+                let message = "the deadline passed before an answer came";
+                return Self::local(Code::DeadlineExceeded, message, outcome);
+            }
             return Self::local(status.code(), transport_message(status), outcome);
         };
         let mut error = Self::local(status.code(), status.message(), Outcome::NotApplied);
@@ -87,6 +91,12 @@ impl ClientError {
     pub fn is_retryable(&self) -> bool {
         crate::retry::can_help(self)
     }
+}
+
+/// A deadline of the transport's own, ours or the server's: tonic says CANCELLED then, as if somebody had changed their
+/// mind.
+fn timed_out(status: &Status) -> bool {
+    status.code() == Code::Cancelled && status.message() == "Timeout expired"
 }
 
 /// The request never left: the connection could not be opened.

@@ -11,9 +11,11 @@ use std::time::{Duration, Instant};
 
 use futures::{Stream, StreamExt};
 use holdfast_client::{
-    Backoff, CallOptions, Client, ClientConfig, ImportEvent, ImportOptions, Outcome, new_request_id, v1,
+    Backoff, CallOptions, Client, ClientConfig, ClientError, ImportEvent, ImportOptions, Outcome,
+    new_request_id, v1,
 };
 use holdfast_wire::status::{Problem, Reason};
+use holdfast_wire::v1::account_service_client::AccountServiceClient;
 use holdfast_wire::v1::account_service_server::{AccountService, AccountServiceServer};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
@@ -406,6 +408,33 @@ async fn the_deadline_is_obeyed_and_the_outcome_is_unknown() {
         .await
         .unwrap_err();
     assert_eq!(error.outcome, Outcome::NotApplied);
+}
+
+/// tonic ends a call at its own deadline with CANCELLED, which says something else.
+#[tokio::test]
+async fn a_deadline_of_the_transport_is_a_deadline() {
+    let server = Scripted::start([Act::Freeze]).await;
+    let channel = tonic::transport::Endpoint::from_shared(format!("http://{}", server.address))
+        .unwrap()
+        .connect()
+        .await
+        .unwrap();
+    let mut request = Request::new(v1::CreateAccountRequest::default());
+    request.set_timeout(Duration::from_millis(100));
+    let status = AccountServiceClient::new(channel)
+        .create_account(request)
+        .await
+        .unwrap_err();
+    let error = ClientError::from_status(&status);
+    assert_eq!(
+        (error.code, error.outcome),
+        (Code::DeadlineExceeded, Outcome::Unknown),
+        "{status:?}"
+    );
+    assert!(
+        error.message.contains("deadline") && error.is_retryable(),
+        "{error}"
+    );
 }
 
 #[tokio::test]
