@@ -3,8 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test helper")]
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -25,6 +26,15 @@ pub(crate) const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0xc1));
 /// A deadline far enough for anything that should succeed.
 pub(crate) fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
+}
+
+/// An address that is this test's alone, also while its node is down: the process id is in it, and outgoing connections
+/// come from another.
+fn fresh_address() -> SocketAddr {
+    static COUNTER: AtomicU16 = AtomicU16::new(0);
+    let pid = std::process::id();
+    let host = Ipv4Addr::new(127, 216, (pid >> 8) as u8, pid as u8);
+    SocketAddr::from((host, 7000 + COUNTER.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// A command that stores one account row.
@@ -61,11 +71,7 @@ struct Running {
 
 impl Node {
     pub(crate) fn new(id: NodeId) -> Self {
-        // Free now; nothing else here asks for ports.
-        let address = std::net::TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        let address = fresh_address();
         let addresses = PeerAddresses {
             peer: address.to_string(),
             client: format!("client-{id}"),

@@ -3,8 +3,9 @@
 
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use holdfast_node::config::{ClusterSection, InitialMember, ListenSection, NodeSection};
@@ -30,8 +31,8 @@ pub(crate) struct Cluster {
 impl Cluster {
     /// Configures `count` nodes with quick elections.
     pub(crate) fn new(count: u64) -> Self {
-        let ports = free_ports(count as usize * 4);
-        let address = |id: u64, kind: usize| format!("127.0.0.1:{}", ports[(id as usize - 1) * 4 + kind]);
+        let addresses: Vec<_> = (0..count * 4).map(|_| fresh_address()).collect();
+        let address = |id: u64, kind: usize| addresses[(id as usize - 1) * 4 + kind].to_string();
         let initial_members: Vec<_> = (1..=count)
             .map(|id| InitialMember {
                 id,
@@ -143,15 +144,13 @@ impl Cluster {
     }
 }
 
-/// Ports that were free just now.
-fn free_ports(count: usize) -> Vec<u16> {
-    let sockets: Vec<_> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
-        .collect();
-    sockets
-        .iter()
-        .map(|socket| socket.local_addr().unwrap().port())
-        .collect()
+/// An address that is this test's alone, also while its node is down: the process id is in it, and outgoing connections
+/// come from another.
+fn fresh_address() -> SocketAddr {
+    static COUNTER: AtomicU16 = AtomicU16::new(0);
+    let pid = std::process::id();
+    let host = Ipv4Addr::new(127, 217, (pid >> 8) as u8, pid as u8);
+    SocketAddr::from((host, 7000 + COUNTER.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// Tries until it is true, for at most half a minute.
