@@ -125,6 +125,28 @@ pub enum MembershipError {
     },
 }
 
+/// Why the state was not flushed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum FlushError {
+    /// The deadline came first. The flush goes on.
+    #[error(
+        "the deadline passed before the state was flushed: up to log index {flushed} it is, up to {wanted} was asked \
+         for; the flush goes on"
+    )]
+    Timeout {
+        /// What was applied when the flush was asked for.
+        wanted: u64,
+        /// What is flushed.
+        flushed: u64,
+    },
+    /// Raft is stopping or has died.
+    #[error("raft has stopped here: {why}")]
+    Stopped {
+        /// What happened.
+        why: String,
+    },
+}
+
 /// Why a group could not be initialized.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum InitializeError {

@@ -23,7 +23,9 @@ use tracing::Instrument;
 use crate::acknowledged::Acknowledged;
 use crate::apply::{Applied, StateMachine};
 use crate::barrier::{Barrier, LeaderRounds};
-use crate::error::{BarrierError, InitializeError, MembershipError, ProposeError, StartError, Timeout};
+use crate::error::{
+    BarrierError, FlushError, InitializeError, MembershipError, ProposeError, StartError, Timeout,
+};
 use crate::identity::Directories;
 use crate::log_store::LogStore;
 use crate::log_writer::LogWriter;
@@ -491,12 +493,21 @@ impl Group {
         membership::transfer_leadership(&self.inner.raft, to, avoid, deadline, attempt_ttl).await
     }
 
-    /// Flushes state, so that the log before it may be purged. Does not wait for it.
-    pub async fn trigger_snapshot(&self) -> Result<(), MembershipError> {
-        let triggered = self.inner.raft.trigger().snapshot().await;
-        triggered.map_err(|error| MembershipError::Unknown {
-            why: error.to_string(),
-        })
+    /// Flushes the state, so that the log before it may be purged, and waits until the state that was applied at this
+    /// call is flushed. Returns the last log index that it covers.
+    pub async fn trigger_snapshot(&self, deadline: Instant) -> Result<u64, FlushError> {
+        let wanted = self.inner.applied.next_index().checked_sub(1);
+        let flushed = snapshot::flush_up_to(&self.inner.raft, wanted);
+        match timeout_at(deadline, flushed).await {
+            Ok(result) => result,
+            Err(_) => {
+                reached!("snapshot.not-flushed-in-time");
+                Err(FlushError::Timeout {
+                    wanted: wanted.unwrap_or(0),
+                    flushed: self.status().snapshot.map_or(0, |at| at.index),
+                })
+            }
+        }
     }
 
     /// Stops this node's part in the group. Acknowledged entries are synced already; nothing else is promised.

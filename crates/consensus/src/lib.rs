@@ -43,7 +43,9 @@ mod type_config;
 pub mod testing;
 
 pub use config::{ConsensusConfig, PeerAddresses, PeerTls};
-pub use error::{BarrierError, InitializeError, MembershipError, ProposeError, StartError, Timeout};
+pub use error::{
+    BarrierError, FlushError, InitializeError, MembershipError, ProposeError, StartError, Timeout,
+};
 pub use fatal::FatalSink;
 pub use group::{Group, PeerServer};
 pub use log_writer::LogWriter;

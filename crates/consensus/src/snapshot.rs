@@ -16,21 +16,28 @@
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use holdfast_markers::{crash_point, planted, reached};
 use holdfast_storage::engine::{Batch, Direction, Engine, EngineError, Row, View};
 use holdfast_types::{Family, ShardId};
+use openraft::async_runtime::WatchReceiver;
 use openraft::storage::{RaftSnapshotBuilder, Snapshot};
 use tokio::sync::OwnedMutexGuard;
+use tokio::time::Instant;
 
 use crate::codec::{self, Installing};
+use crate::error::FlushError;
 use crate::keys;
-use crate::type_config::{LeaderTerm, SnapshotMeta, TypeConfig};
+use crate::runtime::timeout;
+use crate::type_config::{LeaderTerm, Raft, SnapshotMeta, TypeConfig};
 
 /// Bytes read, sent, staged and ingested at a time.
 pub(crate) const CHUNK_BYTES: usize = 512 << 10;
 const INGEST_BYTES: usize = 8 << 20;
+/// How long a snapshot that was asked for may take before it is asked for again.
+const ASK_AGAIN: Duration = Duration::from_millis(200);
 
 /// A snapshot's rows, on either side of the network.
 pub(crate) enum SnapshotData {
@@ -61,6 +68,35 @@ impl RaftSnapshotBuilder<TypeConfig> for SnapshotBuilder {
             meta: self.meta.clone(),
             snapshot: SnapshotData::Outgoing(view),
         })
+    }
+}
+
+/// Waits until a snapshot covers this entry, and asks for one as often as that takes: while one is being taken, which
+/// may be of an older state, openraft takes no note of a second request. Returns what the snapshot covers.
+pub(crate) async fn flush_up_to(raft: &Raft, wanted: Option<u64>) -> Result<u64, FlushError> {
+    let stopped = |why: String| FlushError::Stopped { why };
+    let mut receiver = raft.metrics();
+    let mut asked: Option<(Option<u64>, Instant)> = None;
+    loop {
+        let (snapshot, ended) = {
+            let metrics = receiver.borrow_and_update();
+            let ended = metrics.running_state.as_ref().err().map(ToString::to_string);
+            (metrics.snapshot.map(|id| id.index), ended)
+        };
+        if snapshot >= wanted {
+            return Ok(snapshot.unwrap_or(0));
+        }
+        if let Some(why) = ended {
+            return Err(stopped(why));
+        }
+        if asked.is_none_or(|(before, at)| before != snapshot || at.elapsed() >= ASK_AGAIN) {
+            asked = Some((snapshot, Instant::now()));
+            let triggered = raft.trigger().snapshot().await;
+            triggered.map_err(|error| stopped(error.to_string()))?;
+        }
+        if let Ok(Err(_)) = timeout(ASK_AGAIN, receiver.changed()).await {
+            return Err(stopped("its metrics ended".into()));
+        }
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use holdfast_consensus::{ConsensusConfig, EncodedCommand, FatalSink, Group, LogWriter, PeerAddresses};
+use holdfast_consensus::{
+    ConsensusConfig, EncodedCommand, FatalSink, FlushError, Group, LogWriter, PeerAddresses,
+};
 use holdfast_machine::{Body, Command, Mutation, Write};
 use holdfast_storage::command;
 use holdfast_storage::engine::{Batch, Engine, EngineError, Row, Seq, Stall, Usage, View};
@@ -187,4 +189,30 @@ async fn a_panic_in_raft_is_fatal() {
         .await
         .unwrap();
     assert!(reason.contains("raft panicked (a defect)"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flush_that_was_asked_for_covers_what_was_applied() {
+    let node = Node::start(0..1).await;
+    let group = &node.groups[0];
+    // Each time: the second flush must not be answered with the first.
+    for n in 0..20 {
+        assert!(node.put(0, &format!("row {n}")).await.unwrap());
+        let applied = group.applied_index();
+        let deadline = Instant::now() + Duration::from_secs(20);
+        let flushed = group.trigger_snapshot(deadline).await.unwrap();
+        assert!(flushed >= applied, "{flushed} < {applied}");
+        assert_eq!(group.status().snapshot.map(|at| at.index), Some(flushed));
+    }
+
+    assert!(node.put(0, "one more").await.unwrap());
+    let flushed = group.applied_index() - 1;
+    node.disk.configure(|faults| faults.sync_stalled = true);
+    let deadline = Instant::now() + Duration::from_millis(300);
+    let late = group.trigger_snapshot(deadline).await;
+    let wanted = flushed + 1;
+    assert_eq!(late, Err(FlushError::Timeout { wanted, flushed }));
+    node.disk.configure(|faults| faults.sync_stalled = false);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    assert!(group.trigger_snapshot(deadline).await.unwrap() >= wanted);
 }

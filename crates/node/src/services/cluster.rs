@@ -6,7 +6,7 @@ mod changes;
 mod leadership;
 mod status;
 
-use holdfast_consensus::{GroupStatus, MembershipError};
+use holdfast_consensus::{FlushError, GroupStatus, MembershipError};
 use holdfast_types::NodeId;
 use holdfast_wire::convert::members;
 use holdfast_wire::status::{OutcomeView, Problem, Reason};
@@ -120,14 +120,19 @@ impl ClusterService for Service {
             request,
             async |message, call: Call, _permit| {
                 members::trigger_snapshot(message)?;
-                match tokio::time::timeout(call.deadline.left(), core.group.trigger_snapshot()).await {
-                    Ok(result) => result.map_err(|error| refused(core, error, Reason::NodeNotServing))?,
-                    Err(_) => return Err(Problem::deadline(OutcomeView::Unknown).into()),
-                }
-                let status = core.group.status();
+                let flushed = core.group.trigger_snapshot(call.deadline.at()).await;
+                let snapshot_index = flushed.map_err(|error| {
+                    let why = error.to_string();
+                    match error {
+                        FlushError::Timeout { .. } => {
+                            Problem::new(Reason::DeadlineExceeded, why).outcome(OutcomeView::Unknown)
+                        }
+                        FlushError::Stopped { .. } => Problem::new(Reason::NodeNotServing, why),
+                    }
+                })?;
                 Ok(v1::TriggerSnapshotResponse {
-                    snapshot_index: status.snapshot.map_or(0, |position| position.index),
-                    purged_index: status.purged.map_or(0, |position| position.index),
+                    snapshot_index,
+                    purged_index: core.group.status().purged.map_or(0, |position| position.index),
                 })
             },
         )

@@ -33,7 +33,7 @@ pub(crate) enum Cluster {
     Transfer(transfer::Transfer),
     /// Make a node hand over what it leads and turn clients away, before it is stopped.
     Drain(drain::Drain),
-    /// Make nodes flush their state and purge the log that it covers.
+    /// Make nodes flush their state, so that the log that it covers can be purged.
     Snapshot(snapshot::Snapshot),
 }
 

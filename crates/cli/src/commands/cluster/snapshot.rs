@@ -9,8 +9,8 @@ use crate::args::{Global, Why};
 use crate::exit::{Exit, Failure};
 use crate::output;
 
-/// Make nodes flush their state and purge the log that the state covers, as they do by themselves from time to
-/// time. Without a node: all that can be reached.
+/// Make nodes flush their state, as they do by themselves from time to time, and wait until that is done; the log that
+/// it covers is purged soon afterwards, as far as no member needs it. Without a node: all that can be reached.
 #[derive(Debug, Args)]
 pub(crate) struct Snapshot {
     /// The node's id, or its admin address.
