@@ -122,6 +122,9 @@ async fn promote(core: &Core, call: &Call, (node, terms): (NodeId, Terms)) -> Re
     let status = core.group.status();
     expected(&status, &terms)?;
     member(&status, node)?;
+    if votes(&status, node) {
+        return Ok(None);
+    }
     if terms.validate_only {
         return Ok(planned(&status, |members| {
             for member in members.iter_mut().filter(|member| member.node_id == node) {
@@ -198,19 +201,13 @@ async fn replace(core: &Core, call: &Call, replace: members::ReplaceMember) -> R
             });
         }));
     }
-    let voter = |node| {
-        status
-            .members
-            .iter()
-            .any(|member| member.id == node && member.role == MemberRole::Voter)
-    };
     // The expectation is about the membership before; from here on each step builds on the one before.
     let next = Terms {
         expected_membership_id: None,
         ..terms.clone()
     };
     add_learner(core, call, (new, addresses, terms)).await?;
-    if !voter(old) || voter(new) {
+    if !votes(&status, old) || votes(&status, new) {
         promote(core, call, (new, next.clone())).await?;
         return remove(core, call, (old, next)).await;
     }
@@ -226,6 +223,13 @@ async fn replace(core: &Core, call: &Call, replace: members::ReplaceMember) -> R
         "a member was replaced"
     );
     Ok(None)
+}
+
+fn votes(status: &GroupStatus, node: NodeId) -> bool {
+    status
+        .members
+        .iter()
+        .any(|member| member.id == node && member.role == MemberRole::Voter)
 }
 
 /// Checks early what the change itself checks again.
