@@ -18,6 +18,8 @@ use crate::transport::{self, Tls};
 
 /// The fact that names the cluster of whoever refuses a stranger.
 pub(crate) const CLUSTER_ID: &str = "cluster_id";
+/// The fact that names who answers, where another node was meant.
+pub(crate) const NODE_ID: &str = "node_id";
 /// The least time between two lines about strangers.
 const TELL_OF_STRANGERS: Duration = Duration::from_secs(60);
 
@@ -84,6 +86,7 @@ impl Peers {
                     self.me, header.to_node
                 ),
             )
+            .fact(NODE_ID, self.me)
             .into()),
             Some(header) => Ok(header.from_node),
             None => Err(Failure::new(

@@ -18,12 +18,12 @@ use holdfast_markers::reached;
 use holdfast_storage::schema::member::{self as row, Member};
 use holdfast_types::NodeId;
 use holdfast_wire::internal::{ReportReply, ReportRequest};
-use holdfast_wire::status::{ErrorView, Reason};
+use holdfast_wire::status::{ErrorView, Problem, Reason};
 
 use crate::core::Core;
 use crate::driver::{self, Settled, propose, settled, unreadable};
 use crate::failure::Failure;
-use crate::peers::CLUSTER_ID;
+use crate::peers::{CLUSTER_ID, NODE_ID};
 use crate::start::StartError;
 
 /// How long another founder may take to say whether it knows this node.
@@ -277,23 +277,38 @@ pub(crate) async fn introduced(core: &Core, node: NodeId, peer: &str) -> Result<
         header: Some(core.peers.header(node)),
     };
     let mut client = core.peers.client(peer)?;
-    let why = match tokio::time::timeout(ASK, client.report(request)).await {
-        Ok(Ok(_)) => return Ok(()),
-        Ok(Err(status)) => match ErrorView::of(&status).map(|view| view.reason).as_deref() {
-            Some("WRONG_CLUSTER") => {
-                return Err(Failure::new(
-                    Reason::WrongCluster,
-                    format!(
-                        "the node at {peer} belongs to another cluster; check its cluster.id and the address"
-                    ),
-                ));
-            }
-            _ => status.message().to_owned(),
-        },
-        Err(_) => "it is silent".to_owned(),
+    let silent = |why: &str| {
+        Failure::new(
+            Reason::NodeNotServing,
+            format!("node {node} does not answer at {peer}: {why}; start it first, with this cluster's id"),
+        )
     };
-    Err(Failure::new(
-        Reason::NodeNotServing,
-        format!("node {node} does not answer at {peer}: {why}; start it first, with this cluster's id"),
-    ))
+    let status = match tokio::time::timeout(ASK, client.report(request)).await {
+        Ok(Ok(_)) => return Ok(()),
+        Ok(Err(status)) => status,
+        Err(_) => return Err(silent("nothing was heard")),
+    };
+    let Some(view) = ErrorView::of(&status) else {
+        return Err(silent(status.message()));
+    };
+    let ours = core.cluster_id();
+    let other = |what: String| {
+        Problem::new(
+            Reason::OtherNodeAnswers,
+            format!("{what}; check the address, and the node's configuration"),
+        )
+        .fact("expected_node_id", node)
+        .fact("expected_cluster_id", ours)
+    };
+    if let Some(cluster) = view.metadata.get(CLUSTER_ID) {
+        reached!("roster.new-member-of-another-cluster");
+        let what = format!("a node of another cluster, {cluster}, answers at {peer}; this one is {ours}");
+        return Err(other(what).fact("found_cluster_id", cluster).into());
+    }
+    if let Some(found) = view.metadata.get(NODE_ID) {
+        reached!("roster.new-member-is-another-node");
+        let what = format!("node {found} answers at {peer}, not node {node}");
+        return Err(other(what).fact("found_node_id", found).into());
+    }
+    Err(silent(status.message()))
 }

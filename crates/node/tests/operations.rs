@@ -132,6 +132,93 @@ async fn a_lost_node_is_replaced_by_a_new_one() {
     );
 }
 
+/// An address that belongs to somebody else is a mistake, which no waiting mends; one where nobody is yet is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_member_is_asked_who_it_is() {
+    let cluster = Cluster::started(3).await;
+    let mut stranger = Cluster::new(1);
+    let config = stranger.configs.get_mut(&1).unwrap();
+    config.cluster.id = uuid::Uuid::from_u128(0x5e);
+    stranger.start(1).await;
+    let asked = cluster.follower();
+    let ask = async |peer: String| {
+        let mut addresses = addresses(&cluster, 1);
+        addresses.peer = peer;
+        let add = v1::AddLearnerRequest {
+            node_id: 4,
+            addresses: Some(addresses),
+            ..v1::AddLearnerRequest::default()
+        };
+        cluster.cluster(asked).add_learner(add).await.unwrap_err()
+    };
+
+    let address = addresses(&cluster, 2).peer;
+    let error = ask(address.clone()).await;
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::FailedPrecondition, "OTHER_NODE_ANSWERS")
+    );
+    let words = format!("node 2 answers at {address}, not node 4");
+    assert!(error.message().contains(&words), "{error:?}");
+
+    let error = ask(addresses(&stranger, 1).peer).await;
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::FailedPrecondition, "OTHER_NODE_ANSWERS")
+    );
+    for cluster in [&stranger, &cluster] {
+        let id = cluster.configs[&1].cluster.id.to_string();
+        assert!(error.message().contains(&id), "{error:?}");
+    }
+
+    let error = ask("127.0.0.1:1".into()).await;
+    assert_eq!(
+        (error.code(), reason(&error).as_str()),
+        (Code::Unavailable, "NODE_NOT_SERVING")
+    );
+    assert!(error.message().contains("127.0.0.1:1"), "{error:?}");
+}
+
+/// Who votes already is given its vote without a change.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_voter_is_not_promoted_again() {
+    let cluster = Cluster::started(3).await;
+    let leader = cluster.leader().unwrap();
+    let membership = async || {
+        let status = cluster.cluster(leader).get_status(v1::GetStatusRequest {}).await;
+        status.unwrap().into_inner().shards[0].membership.clone().unwrap()
+    };
+    let before = membership().await;
+    for validate_only in [true, false] {
+        let promote = v1::PromoteMemberRequest {
+            node_id: cluster.follower(),
+            validate_only,
+            ..v1::PromoteMemberRequest::default()
+        };
+        let answer = cluster.cluster(leader).promote_member(promote).await.unwrap();
+        assert_eq!(answer.into_inner().membership.as_ref(), Some(&before));
+    }
+    assert_eq!(membership().await, before);
+}
+
+/// What is answered is what this flush covers, not what the one before did.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flush_is_answered_when_it_is_done() {
+    let cluster = Cluster::started(1).await;
+    let mut admin = cluster.cluster(1);
+    for n in 0..3 {
+        let account = create(&format!("ann{n}@example.com"));
+        cluster.accounts(1).create_account(account).await.unwrap();
+        let status = admin.get_status(v1::GetStatusRequest {}).await.unwrap();
+        let applied = status.into_inner().shards[0].applied_index;
+        let flushed = admin
+            .trigger_snapshot(v1::TriggerSnapshotRequest::default())
+            .await;
+        let flushed = flushed.unwrap().into_inner().snapshot_index;
+        assert!(flushed >= applied, "{flushed} < {applied}");
+    }
+}
+
 /// A drained node leads nothing and turns clients away, until the drain is taken back; the others go on.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_turns_clients_away() {

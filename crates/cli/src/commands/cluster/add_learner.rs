@@ -29,6 +29,9 @@ pub(super) async fn run(add: &AddLearner, global: &Global) -> Result<(), Failure
         validate_only: add.guarded.validate_only,
         context: add.guarded.why.context(),
     };
-    let response = global.client()?.add_learner(request, &global.long_call()).await?;
+    let response = global
+        .client()?
+        .add_learner(request, &global.newcomer_call())
+        .await?;
     membership::show(global, response.membership, add.guarded.validate_only)
 }

@@ -35,7 +35,7 @@ pub(super) async fn run(replace: &Replace, global: &Global) -> Result<(), Failur
     };
     let response = global
         .client()?
-        .replace_member(request, &global.long_call())
+        .replace_member(request, &global.newcomer_call())
         .await?;
     membership::show(global, response.membership, replace.guarded.validate_only)
 }
