@@ -161,6 +161,15 @@ impl Global {
         CallOptions::deadline(self.timeout.unwrap_or(Duration::from_secs(600)))
     }
 
+    /// Options of a call that brings in a node, and waits for data to move to it. If nobody answers at its address, that
+    /// is said soon: no more attempts than the election of a leader may take.
+    pub(crate) fn newcomer_call(&self) -> CallOptions {
+        CallOptions {
+            attempts_max: Some(12),
+            ..self.long_call()
+        }
+    }
+
     /// The resource name of the realm.
     pub(crate) fn realm_name(&self) -> String {
         format!("realms/{}", self.realm)
