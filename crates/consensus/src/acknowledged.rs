@@ -214,7 +214,7 @@ pub(crate) fn put_back(node: NodeId, has: Option<u64>, had: u64) -> String {
     format!(
         "the data directory of node {node} holds {has}, but node {node} had acknowledged entry {had}: the directory \
          was put back from an older copy of itself, so it has forgotten what it promised; give the machine an empty \
-         directory and a new node id, add that as a learner and remove node {node}"
+         directory and a new node id, start it, and put it in the place of node {node} with `holdfast cluster replace`"
     )
 }
 

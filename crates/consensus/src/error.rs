@@ -44,7 +44,8 @@ pub enum StartError {
     Config(String),
     /// What is stored cannot be used.
     #[error(
-        "{0}; this node must not rejoin with this directory: add a new node id as a learner instead, then remove this one"
+        "{0}; this node must not rejoin with this directory: start the machine with an empty one under a new node id, \
+         and put it in the place of this one with `holdfast cluster replace`"
     )]
     Damaged(String),
     /// The disk failed.

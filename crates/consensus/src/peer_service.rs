@@ -131,7 +131,8 @@ impl PeerService {
         let wiped = |node: NodeId| {
             format!(
                 "node {node} comes with another data directory than before, so it has forgotten what it promised; \
-                 give it a new node id, add that as a learner and remove node {node}"
+                 give the machine a new node id, start it, and put it in the place of node {node} with \
+                 `holdfast cluster replace`"
             )
         };
         if !header.to_directory.is_empty() && header.to_directory[..] != directories.own {
