@@ -63,6 +63,28 @@ fn a_wrong_command_is_2() {
 }
 
 #[test]
+fn a_node_is_named_by_its_id_or_its_admin_address() {
+    for command in ["drain", "snapshot"] {
+        let output = holdfast(&[&["cluster", command, "foo"][..], &NOBODY].concat());
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), 2, "{said}");
+        assert!(
+            said.contains("foo") && said.contains("name it by its id"),
+            "{said}"
+        );
+
+        let line = ["cluster", command, "127.0.0.1:1", "--timeout", "300ms"];
+        let output = holdfast(&[&line[..], &NOBODY].concat());
+        let said = text(&output.stderr);
+        assert_eq!(code(&output), 5, "{said}");
+        assert!(
+            said.contains("127.0.0.1:1 its admin address") && !said.contains("--endpoints"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
 fn nobody_there_is_5_within_the_time_out() {
     let lines: [&[&str]; 5] = [
         &["account", "get", "a"],

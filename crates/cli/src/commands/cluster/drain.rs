@@ -35,7 +35,8 @@ pub(super) async fn run(drain: &Drain, global: &Global) -> Result<(), Failure> {
     };
     let status = node
         .drain(request, &global.call())
-        .await?
+        .await
+        .map_err(|error| nodes::unanswered(error, &address))?
         .node
         .unwrap_or_default();
     let serving = status

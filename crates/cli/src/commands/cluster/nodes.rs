@@ -66,7 +66,7 @@ pub(super) async fn all(client: &Client, global: &Global) -> Result<Vec<Found>, 
 /// The admin address of a node: `node` is its id, or the address itself.
 pub(super) async fn address_of(client: &Client, global: &Global, node: &str) -> Result<String, Failure> {
     let Ok(node_id) = node.parse::<u64>() else {
-        return Ok(node.to_owned());
+        return address(node).map(str::to_owned);
     };
     let found = all(client, global).await?;
     found
@@ -77,6 +77,28 @@ pub(super) async fn address_of(client: &Client, global: &Global, node: &str) -> 
             Failure::new(Exit::NotFound, format!("no node {node_id} was found"))
                 .hint("give its admin address, HOST:PORT, instead of its id")
         })
+}
+
+/// The admin address that is given in the place of a node's id.
+fn address(node: &str) -> Result<&str, Failure> {
+    let port = node.trim_end_matches('/').rsplit_once(':').map(|(_, port)| port);
+    if port.is_some_and(|port| port.parse::<u16>().is_ok()) {
+        return Ok(node);
+    }
+    Err(Failure::usage(format!("{node:?} is not a node"))
+        .hint("name it by its id, as `holdfast cluster status` shows it, or by its admin address, HOST:PORT"))
+}
+
+/// Why a node that was named on the command line did not do what it was asked to.
+pub(super) fn unanswered(error: ClientError, address: &str) -> Failure {
+    let silent = error.reason.is_empty();
+    let mut failure = Failure::from(error);
+    if silent && failure.exit == Exit::Unavailable {
+        failure.hint = Some(format!(
+            "is the node running, and is {address} its admin address (`holdfast cluster status` knows the ids)?"
+        ));
+    }
+    failure
 }
 
 async fn ask(client: &Client, global: &Global, addresses: &[String]) -> Result<Vec<Found>, Failure> {

@@ -59,7 +59,7 @@ pub(super) async fn run(snapshot: &Snapshot, global: &Global) -> Result<(), Fail
             }
             Err(error) => {
                 eprintln!("{address}: {error}");
-                failed = Some(Failure::from(error));
+                failed = Some(nodes::unanswered(error, &address));
             }
         }
     }
