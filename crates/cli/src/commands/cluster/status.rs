@@ -109,13 +109,27 @@ fn is_recent(age: prost_types::Duration) -> bool {
     millis(age) < 5_000
 }
 
-fn text(found: &[Found]) -> String {
-    let leader = leader(found);
+fn membership_of(status: &v1::GetStatusResponse) -> Option<&v1::Membership> {
+    status.shards.first()?.membership.as_ref()
+}
+
+/// Whether nothing answers at an address that was given, and no member has it either, as after a replacement.
+fn is_nobody(one: &Found, all: &[Found]) -> bool {
+    let members_known = all
+        .iter()
+        .filter_map(|found| membership_of(found.status.as_ref().ok()?))
+        .any(|membership| !membership.members.is_empty());
+    one.node_id.is_none() && one.status.is_err() && members_known
+}
+
+fn text(all: &[Found]) -> String {
+    let leader = leader(all);
     let progress = leader
         .and_then(|status| status.shards.first())
         .map(|shard| shard.progress.as_slice());
-    let rows = found
+    let rows = all
         .iter()
+        .filter(|found| !is_nobody(found, all))
         .map(|found| row(found, progress.unwrap_or_default()))
         .collect();
     let head = [
@@ -132,14 +146,17 @@ fn text(found: &[Found]) -> String {
         "CLIENT",
     ];
     let mut text = output::table(&head, rows);
-    let any = leader.or_else(|| found.iter().find_map(|found| found.status.as_ref().ok()));
+    let any = leader.or_else(|| all.iter().find_map(|found| found.status.as_ref().ok()));
     if let Some(status) = any {
         text.push_str(&format!("\n\ncluster {}", status.cluster_id));
-        if let Some(membership) = status.shards.first().and_then(|shard| shard.membership.as_ref()) {
-            text.push_str(&format!(", membership {}", membership.membership_id));
+        match membership_of(status) {
+            Some(membership) if !membership.membership_id.is_empty() => {
+                text.push_str(&format!(", membership {}", membership.membership_id));
+            }
+            _ => text.push_str(", of which this node is not a member yet"),
         }
     }
-    for found in found {
+    for found in all {
         match &found.status {
             Ok(status) => {
                 let node = status.node.clone().unwrap_or_default();
@@ -151,6 +168,11 @@ fn text(found: &[Found]) -> String {
                     ));
                 }
             }
+            Err(error) if is_nobody(found, all) => text.push_str(&format!(
+                "\n{} is no member's admin address, and nobody answers there: {error}; was its node replaced or \
+                 removed? leave it out of --admin-endpoints then",
+                found.address
+            )),
             Err(error) => text.push_str(&format!("\n{} does not answer: {error}", name(found))),
         }
     }
@@ -366,6 +388,48 @@ mod tests {
         assert_eq!(lag(Some(2), &[progress(Some(1))]), "4711");
         assert_eq!(lag(Some(2), &[progress(None)]), "-");
         assert_eq!(lag(Some(3), &[progress(Some(1))]), "-");
+    }
+
+    #[test]
+    fn who_was_replaced_has_no_row_and_who_has_not_joined_no_membership() {
+        let answer = |membership| {
+            Ok(v1::GetStatusResponse {
+                cluster_id: "c".into(),
+                shards: vec![v1::ShardStatus {
+                    membership: Some(membership),
+                    ..Default::default()
+                }],
+                ..Default::default()
+            })
+        };
+        let silent = || Found {
+            address: "old:1".into(),
+            node_id: None,
+            status: Err(ClientError::local(
+                tonic::Code::Unavailable,
+                "refused",
+                Outcome::NotApplied,
+            )),
+        };
+        let member = |membership| Found {
+            address: "a:1".into(),
+            node_id: Some(1),
+            status: answer(membership),
+        };
+        let joined = member(v1::Membership {
+            membership_id: "3-9".into(),
+            members: vec![v1::Member::default()],
+        });
+        let told = text(&[joined, silent()]);
+        assert!(!told.contains("DOWN"), "{told}");
+        assert!(told.contains("old:1 is no member's admin address"), "{told}");
+        // Who knows of no member cannot tell who is one.
+        let told = text(&[member(v1::Membership::default()), silent()]);
+        assert!(told.contains("DOWN"), "{told}");
+        assert!(
+            told.contains("cluster c, of which this node is not a member yet"),
+            "{told}"
+        );
     }
 
     #[test]
