@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use holdfast_storage::engine::{EngineError, Row, Seq};
+use bytes::Bytes;
+use holdfast_storage::engine::{Batch, EngineError, Row, Seq};
 use holdfast_types::Family;
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{FlushOptions, IngestExternalFileOptions, SstFileWriter};
 
-use crate::engine::Core;
+use crate::engine::{Core, write_through};
 use crate::fate::{io_error, rocks_error};
 use crate::layout;
 
@@ -37,23 +39,57 @@ pub(crate) fn flush(core: &Core) -> Result<Seq, EngineError> {
 }
 
 /// Loads rows by building tables beside RocksDB and linking them into it, one family after the other.
+///
+/// **No gap between two logs.** An ingest takes sequence numbers that are in no log. RocksDB's recovery takes the old bytes at the
+/// end of a recycled log for damage, and goes on to the next log only if that begins with the very next sequence number;
+/// otherwise it drops all of it, synced or not. So an ingest happens only when every log before the current one is done
+/// with and the current one is empty: RocksDB flushes while it holds writers back for an ingest, if the memory tables
+/// hold a key in its range, and [`touch`] makes sure of that. No batch may come between the touch and the last family, so
+/// writers wait; what could be flushed without them has been before.
+///
+/// The same flush keeps the mark true. Ingested tables have a sequence number above all rows from before, so these must not be
+/// in the log only: recovery would reach the number although the log was damaged, and the mark would see nothing.
 pub(crate) fn ingest(core: &Core, rows: Vec<(Family, Vec<Row>)>) -> Result<(), EngineError> {
     core.fate.check()?;
-    for (family, rows) in rows {
-        let tables = build_tables(core, family, &rows)?;
-        if tables.is_empty() {
-            continue;
+    let mut all_tables = Vec::new();
+    for (family, rows) in &rows {
+        let tables = build_tables(core, *family, rows)?;
+        if let Some((key, _)) = rows.first() {
+            all_tables.push((*family, key, tables));
         }
+    }
+    let Some((first_family, first_key, _)) = all_tables.first() else {
+        return Ok(());
+    };
+    flush(core)?;
+
+    let _alone = core.writers.write().unwrap_or_else(PoisonError::into_inner);
+    touch(core, *first_family, first_key)?;
+    for (family, _, tables) in all_tables {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
         core.db
             .ingest_external_file_cf_opts(core.handle(family), &options, tables)
             .map_err(|error| core.fate.stop_rocks("ingest", &error))?;
     }
-    // Ingested tables carry a sequence number above that of rows which are only in the log. Without this, recovery
-    // could reach it although the log below it is damaged, and the synced-through mark would see nothing.
-    flush(core)?;
-    Ok(())
+    // All before is in tables, and so are the rows.
+    let sequence = core.db.latest_sequence_number();
+    core.mark.raise(sequence).map_err(|error| core.fate.stop(error))
+}
+
+/// Writes a row as it is, or deletes one that is not there: nothing changes, but it is in a memory table. Should another flush
+/// take it out of there before the ingest, then that flush has done what it is for: nothing was written since.
+fn touch(core: &Core, family: Family, key: &Bytes) -> Result<(), EngineError> {
+    let value = core
+        .db
+        .get_cf(core.handle(family), key)
+        .map_err(|error| core.fate.stop_rocks("read", &error))?;
+    let mut batch = Batch::default();
+    match value {
+        Some(value) => batch.put(family, key.clone(), value),
+        None => batch.delete(family, key.clone()),
+    }
+    write_through(core, &batch)
 }
 
 fn build_tables(core: &Core, family: Family, rows: &[Row]) -> Result<Vec<PathBuf>, EngineError> {

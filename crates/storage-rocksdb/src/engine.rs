@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
@@ -59,6 +59,8 @@ pub(crate) struct Core {
     pub(crate) db: Db,
     pub(crate) tuning: Tuning,
     pub(crate) fate: Fate,
+    /// Shared by writers; an ingest, which no batch may come into, holds it alone.
+    pub(crate) writers: RwLock<()>,
     pub(crate) mark: Mark,
     pub(crate) ballast: Ballast,
     /// Last, so that the directory is unlocked after RocksDB has let go of it.
@@ -112,6 +114,7 @@ impl RocksEngine {
             db,
             tuning,
             fate: Fate::default(),
+            writers: RwLock::default(),
             mark,
             ballast,
             layout,
@@ -194,7 +197,7 @@ fn open_rocks(path: &Path, tuning: &Tuning, synced_through: u64) -> Result<Db, E
 
 /// Writes, and waits where RocksDB holds writers back, but not for something that will never come: when compaction has given
 /// up for want of room, stopped writes stay stopped, and this node must say so instead of hanging.
-fn write_through(core: &Core, batch: &Batch) -> Result<(), EngineError> {
+pub(crate) fn write_through(core: &Core, batch: &Batch) -> Result<(), EngineError> {
     let mut at_once = WriteOptions::default();
     at_once.set_no_slowdown(true);
     match core.db.write_opt(rocks_batch(core, batch), &at_once) {
@@ -238,6 +241,7 @@ impl Engine for RocksEngine {
         core.fate.check()?;
         let started = Instant::now();
         if !batch.is_empty() {
+            let _among_writers = core.writers.read().unwrap_or_else(PoisonError::into_inner);
             write_through(core, &batch)?;
         }
         // At or above this batch's own number: another writer may have come between, which only asks for more.

@@ -5,7 +5,8 @@
 //! was recovered, which is what the synced-through mark compares. Families flushed one by one would need the log to agree with each.
 //!
 //! **Log files are recycled.** Syncing an overwrite costs a third of syncing an append, which also changes the file's size. Recycling
-//! needs point-in-time recovery and rules out writes that skip the log; both hold here.
+//! needs point-in-time recovery and rules out writes that skip the log; both hold here. It also forbids gaps in the sequence numbers
+//! between two logs, which ingests see to ([`crate::bulk`]).
 //!
 //! **No prefix extractors.** Scans here cross prefixes, and RocksDB answers such scans wrongly unless every iterator asks for total
 //! order. Point reads have whole-key filters instead.

@@ -3,7 +3,11 @@
 //! A child runs with `faulty_libc.c` preloaded. That kills it, or fails one of its calls, at a named place, and takes down
 //! what each sync made durable; so the parent can also judge what a power failure at that moment would have left:
 //! [`Stored::lose_power`].
+//!
+//! Much of this is a matter of microseconds and may not come again for the same seed. So a failed test tells what happened to the
+//! store and what RocksDB said about each copy, and keeps all of it ([`Stored`]'s drop).
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -99,6 +103,16 @@ pub(crate) struct Stored {
     written: (u64, u64),
     /// The ingested generation: at least, at most.
     generation: (u64, u64),
+    /// What was done to it, for whoever has to find out why it is not as it should be.
+    story: RefCell<Vec<String>>,
+}
+
+impl Drop for Stored {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.tell();
+        }
+    }
 }
 
 impl Stored {
@@ -119,7 +133,38 @@ impl Stored {
             safe: Model::default(),
             written: (0, 0),
             generation: (0, 0),
+            story: RefCell::default(),
         }
+    }
+
+    /// Something to be told if the test fails.
+    pub(crate) fn note(&self, what: impl Into<String>) {
+        self.story.borrow_mut().push(what.into());
+    }
+
+    /// The store's story, and where it is kept: the directory, and the copy that did not pass, as it is after it was opened.
+    fn tell(&self) {
+        eprintln!("the store that failed:");
+        for line in self.story.borrow().iter() {
+            eprintln!("  {line}");
+        }
+        for (log, _) in files(self.root.path()) {
+            if log.file_name().is_some_and(|name| name == "LOG") {
+                eprintln!("  {}:", log.strip_prefix(self.root.path()).unwrap().display());
+                let text = fs::read_to_string(&log).unwrap_or_default();
+                let telling = ["db_impl_open.cc", "ecovered from manifest", "ERROR"];
+                for line in text
+                    .lines()
+                    .filter(|line| telling.iter().any(|word| line.contains(word)))
+                {
+                    eprintln!("    {line}");
+                }
+            }
+        }
+        let name = self.root.path().file_name().unwrap_or_default().display();
+        let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("failed{name}"));
+        copy(self.root.path(), &kept);
+        eprintln!("  kept in {}", kept.display());
     }
 
     fn directory(&self) -> PathBuf {
@@ -130,22 +175,42 @@ impl Stored {
         self.root.path().join("trace")
     }
 
+    /// The calls that faults chose, one a line.
+    fn hits(&self) -> PathBuf {
+        self.root.path().join("hits")
+    }
+
     /// Starts a child, with a fault (see `faulty_libc.c`) or none.
     pub(crate) fn start(&self, libc: &FaultyLibc, fault: Option<&str>) -> Child {
+        self.spawn(self.command(libc, fault))
+    }
+
+    /// The command for such a child.
+    pub(crate) fn command(&self, libc: &FaultyLibc, fault: Option<&str>) -> Command {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command
             .env("LD_PRELOAD", libc.library())
-            .env("HOLDFAST_FAULT_TRACE", self.trace());
+            .env("HOLDFAST_FAULT_TRACE", self.trace())
+            .env("HOLDFAST_FAULT_HIT", self.hits());
+        self.note(format!(
+            "a child starts, with the fault {}",
+            fault.unwrap_or("none")
+        ));
         if let Some(fault) = fault {
             command.env("HOLDFAST_FAULT", fault);
         }
-        self.spawn(command)
+        command
     }
 
     /// Starts a child by a command that only lacks what to do: this test binary's test `child`.
-    pub(crate) fn spawn(&self, mut command: Command) -> Child {
+    pub(crate) fn spawn(&self, command: Command) -> Child {
+        self.spawn_test("child", command)
+    }
+
+    /// The same with another test.
+    pub(crate) fn spawn_test(&self, test: &str, mut command: Command) -> Child {
         command
-            .args(["--exact", "child", "--nocapture"])
+            .args(["--exact", test, "--nocapture"])
             .env(load::DIRECTORY, self.directory())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -171,6 +236,11 @@ impl Stored {
             then(&mut child, &reported);
         }
         let status = child.wait().unwrap();
+        let hits = fs::read_to_string(self.hits()).unwrap_or_default();
+        self.note(format!(
+            "its end: {status}; the fault hit {:?}; {reported:?}",
+            hits.lines().last().unwrap_or("nothing")
+        ));
         if let Some(found) = reported.found {
             let (low, high) = self.written;
             assert!(
@@ -202,13 +272,15 @@ impl Stored {
     }
 
     /// What a power failure at the child's death would have left: of each file that RocksDB appends to anything that was not
-    /// synced may be gone or garbage. What was synced must be there. Names are taken to be as durable as they look.
+    /// synced may be gone or garbage. What was synced must be there. Names are taken to be as durable as they look; so are lengths,
+    /// unless the child ran with `HOLDFAST_FAULT_UNCUT`.
     pub(crate) fn lose_power(&self, seed: u64) {
         if !load::data(&self.directory()).exists() {
             // Killed before it made the first directory.
             return;
         }
         let mut random = SplitMix64::new(seed);
+        self.note(format!("a power failure, seed {seed}"));
         let image = self.image("after a power failure");
         let (by_path, by_inode) = self.durable();
         for (path, len) in files(&load::data(&self.directory())) {
@@ -230,6 +302,10 @@ impl Stored {
                     true => wal::Damage::random(&mut random),
                     false => wal::Damage::Cut,
                 };
+                self.note(format!(
+                    "  {}: {damage:?} at {at}, durable to {durable}",
+                    relative.display()
+                ));
                 let target = image.join(relative);
                 let mut bytes = fs::read(&target).unwrap();
                 damage.apply(&mut bytes, at as usize);

@@ -7,10 +7,14 @@
  *     ACTION   kill           SIGKILL instead of the call
  *              kill-after     SIGKILL when the call has been made
  *              tear           SIGKILL when half of the bytes are written, or when the call has been made
+ *              late           SIGKILL instead of the call, but only after a tenth of a second: the other threads go on
+ *                             meanwhile, as beside a slow disk
  *              EIO, ENOSPC    this call fails, later ones do not
  *              full           half of the bytes are written, every later call of the kind fails with ENOSPC
  *   HOLDFAST_FAULT_TRACE  a file; after each sync that returned a line "INODE POSITION SIZE PATH" is appended: what is
  *                         durable from then on.
+ *   HOLDFAST_FAULT_UNCUT  a glob; these files lose no bytes at their end: as if a power failure had taken it back, since nobody syncs it.
+ *   HOLDFAST_FAULT_HIT    a file; the call that N chose is noted there as "CALL PATH".
  *
  * RocksDB's info log (`LOG`) does not count: nothing depends on it.
  */
@@ -33,8 +37,9 @@ enum verdict { GO_ON, KILL_AFTER, TEAR, FAIL };
 
 static char calls[16], files[PATH_MAX], action[16];
 static long chosen;
+static const char *uncut;
 static atomic_long counted;
-static int trace = -1;
+static int trace = -1, hit = -1;
 
 static void die(void) {
     syscall(SYS_kill, getpid(), SIGKILL);
@@ -42,12 +47,14 @@ static void die(void) {
 }
 
 __attribute__((constructor)) static void set_up(void) {
-    const char *fault = getenv("HOLDFAST_FAULT"), *path = getenv("HOLDFAST_FAULT_TRACE");
+    const char *fault = getenv("HOLDFAST_FAULT"), *path = getenv("HOLDFAST_FAULT_TRACE"), *hits = getenv("HOLDFAST_FAULT_HIT");
     if (fault && sscanf(fault, "%15s %4095s %ld %15s", calls, files, &chosen, action) != 4) {
         fprintf(stderr, "HOLDFAST_FAULT is not understood: %s\n", fault);
         _exit(2);
     }
+    uncut = getenv("HOLDFAST_FAULT_UNCUT");
     if (path) trace = open(path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
+    if (hits) hit = open(hits, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0600);
 }
 
 static int path_of(int fd, char *path) {
@@ -56,6 +63,15 @@ static int path_of(int fd, char *path) {
     ssize_t len = readlink(link, path, PATH_MAX - 1);
     path[len > 0 ? len : 0] = 0;
     return len > 0;
+}
+
+static void note(int file, const char *line, int len) {
+    if (file >= 0 && syscall(SYS_write, file, line, len) != len) die();
+}
+
+static void note_hit(const char *call, const char *path) {
+    char line[PATH_MAX + 80];
+    note(hit, line, snprintf(line, sizeof line, "%s %s\n", call, path));
 }
 
 /* What becomes of a call; with FAIL, errno is set. */
@@ -69,7 +85,9 @@ static enum verdict judge(const char *call, const char *path) {
         return FAIL;
     }
     if (number != chosen) return GO_ON;
-    if (!strcmp(action, "kill")) die();
+    note_hit(call, path);
+    if (!strcmp(action, "late")) usleep(100 * 1000);
+    if (!strcmp(action, "kill") || !strcmp(action, "late")) die();
     if (!strcmp(action, "kill-after")) return KILL_AFTER;
     if (!strcmp(action, "tear") || !strcmp(action, "full")) return TEAR;
     errno = !strcmp(action, "ENOSPC") ? ENOSPC : EIO;
@@ -98,10 +116,8 @@ WRITE(pwrite64, (int fd, const void *data, size_t count, off64_t at), (fd, data,
 
 static void note_durable(const struct stat *before, const char *path, off_t position) {
     char line[PATH_MAX + 80];
-    if (trace < 0) return;
-    int len = snprintf(line, sizeof line, "%lu %ld %ld %s\n", (unsigned long)before->st_ino, (long)position,
-                       (long)before->st_size, path);
-    if (syscall(SYS_write, trace, line, len) != len) die();
+    note(trace, line, snprintf(line, sizeof line, "%lu %ld %ld %s\n", (unsigned long)before->st_ino, (long)position,
+                               (long)before->st_size, path));
 }
 
 /* What a sync covers is taken down before it begins: more may be written while it runs. */
@@ -140,3 +156,23 @@ static enum verdict judge_names(const char *one, const char *other) {
 NAME(rename, (const char *from, const char *to), (from, to), from, to)
 NAME(link, (const char *from, const char *to), (from, to), from, to)
 NAME(unlink, (const char *path), (path), path, path)
+
+static int stays(int fd) {
+    char path[PATH_MAX];
+    return uncut && path_of(fd, path) && fnmatch(uncut, path, 0) == 0;
+}
+
+#define TRUNCATE(name, type) \
+    int name(int fd, type len) { \
+        REAL(name); \
+        struct stat before; \
+        return stays(fd) && fstat(fd, &before) == 0 && len < before.st_size ? 0 : real(fd, len); \
+    }
+
+TRUNCATE(ftruncate, off_t)
+TRUNCATE(ftruncate64, off64_t)
+
+int fallocate(int fd, int mode, off_t at, off_t len) {
+    REAL(fallocate);
+    return (mode & FALLOC_FL_PUNCH_HOLE) && stays(fd) ? 0 : real(fd, mode, at, len);
+}

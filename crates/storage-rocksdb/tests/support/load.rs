@@ -28,7 +28,7 @@ use holdfast_storage::engine::{Batch, Direction, Engine, EngineError, Op, Row, V
 use holdfast_storage_rocksdb::RocksEngine;
 use holdfast_types::Family;
 
-use super::{key, open};
+use super::{key, log_file, open};
 
 /// Names the directory that a child works in: the store is `data` below it, checkpoints go to `copies`.
 pub(crate) const DIRECTORY: &str = "HOLDFAST_TEST_DIRECTORY";
@@ -189,6 +189,29 @@ fn say(line: String) {
 
 /// The child. Does nothing where no directory is named: then this is just a test that passes.
 pub(crate) fn child() {
+    run(async |root| match start(root) {
+        Ok((engine, found, generation)) => load(root, engine, found, generation).await,
+        Err(_) => FATAL,
+    });
+}
+
+/// A child that writes beside ingests, but not until the log has changed: as a writer that just then has nothing to say.
+pub(crate) fn child_that_ingests() {
+    run(async |root| match start(root) {
+        Ok((engine, found, generation)) => {
+            match write_around_ingests(root, &engine, found, generation).await {
+                Ok(()) => 0,
+                Err(error) => {
+                    say(format!("failed {error}"));
+                    FATAL
+                }
+            }
+        }
+        Err(_) => FATAL,
+    });
+}
+
+fn run(body: impl AsyncFnOnce(&Path) -> i32) {
     let Some(root) = std::env::var_os(DIRECTORY) else {
         return;
     };
@@ -199,23 +222,58 @@ pub(crate) fn child() {
         .enable_time()
         .build()
         .unwrap();
-    std::process::exit(runtime.block_on(load(Path::new(&root))));
+    std::process::exit(runtime.block_on(body(Path::new(&root))));
 }
 
-async fn load(root: &Path) -> i32 {
+/// Opens the store; how many batches and which generation it holds.
+fn start(root: &Path) -> Result<(Arc<RocksEngine>, u64, u64), EngineError> {
     say("begin open".into());
-    let engine = match open(&data(root)) {
-        Ok(engine) => Arc::new(engine),
-        Err(error) => {
-            say(format!("failed open: {error}"));
-            return FATAL;
-        }
-    };
+    let engine = open(&data(root)).inspect_err(|error| say(format!("failed open: {error}")))?;
     let found = count(&*engine.view());
     let generation = generations(&engine).into_iter().max().unwrap_or(0);
     say("end open".into());
     say(format!("found {found}"));
+    Ok((Arc::new(engine), found, generation))
+}
 
+async fn write_around_ingests(
+    root: &Path,
+    engine: &Arc<RocksEngine>,
+    mut n: u64,
+    mut generation: u64,
+) -> Result<(), EngineError> {
+    let end = n + BATCHES;
+    let mut write_and_sync = async |some: u64| {
+        for _ in 0..some {
+            n += 1;
+            engine.write(batch(n))?;
+            say(format!("written {n}"));
+        }
+        engine.sync().await?;
+        say(format!("synced {n}"));
+        Ok::<_, EngineError>(n)
+    };
+    while write_and_sync(5).await? < end {
+        let log = log_file(&data(root));
+        generation += 1;
+        say("begin ingest".into());
+        say(format!("ingesting {generation}"));
+        let ingest = tokio::spawn({
+            let engine = engine.clone();
+            async move { engine.ingest(generation_rows(generation)).await }
+        });
+        while log_file(&data(root)) == log && !ingest.is_finished() {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+        write_and_sync(5).await?;
+        ingest.await.unwrap()?;
+        say("end ingest".into());
+        say(format!("ingested {generation}"));
+    }
+    Ok(())
+}
+
+async fn load(root: &Path, engine: Arc<RocksEngine>, found: u64, generation: u64) -> i32 {
     let written = Arc::new(AtomicU64::new(found));
     let done = Arc::new(AtomicBool::new(false));
     let beside = {
