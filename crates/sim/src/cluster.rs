@@ -10,7 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use holdfast_client::ClientConfig;
+use holdfast_client::{Client, ClientConfig};
 use holdfast_node::config::InitialMember;
 use holdfast_node::{Config, NodeHandle, StartError};
 use holdfast_storage::engine::{EngineError, Seq};
@@ -21,7 +21,7 @@ use madsim::runtime::{Handle, NodeHandle as MachineHandle};
 use tokio::sync::{Notify, mpsc};
 use tonic::network;
 
-use crate::config::{Configuration, Disk};
+use crate::config::{Configuration, Disk, Misnamed};
 use crate::faults::{Armed, Links, weather};
 use crate::trace;
 
@@ -33,6 +33,10 @@ const CLIENT_PORT: u16 = 7100;
 const ADMIN_PORT: u16 = 7200;
 const PEER_PORT: u16 = 7300;
 const CLUSTER_ID: uuid::Uuid = uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0001);
+/// That of a cluster which is none of this one's business.
+const OTHER_CLUSTER_ID: uuid::Uuid = uuid::Uuid::from_u128(0x0190_0000_0000_7000_8000_0000_0000_0002);
+/// The node id of its only machine.
+const STRANGER: NodeId = 99;
 /// The size of a disk, bytes.
 const CAPACITY: u64 = 1 << 30;
 /// The operators' machine among those that are no node's.
@@ -77,7 +81,8 @@ struct Machine {
 /// What the process on a machine can reach.
 struct Inside {
     id: NodeId,
-    disk: FaultyDisk,
+    /// The disk, after those that were lost with everything on them.
+    disks: Mutex<Vec<FaultyDisk>>,
     clock: Arc<SkewedClock>,
     ended: mpsc::UnboundedSender<NodeId>,
     stop: Notify,
@@ -97,6 +102,8 @@ struct MachineState {
     held_still: u32,
     /// The process said that starting it again makes no sense.
     hopeless: bool,
+    /// What is wrong about its identity in its configuration.
+    misnamed: Option<Misnamed>,
 }
 
 impl Cluster {
@@ -128,11 +135,9 @@ impl Cluster {
     /// Sets up another machine with an empty disk and starts a node on it. Its id is `config.node.id`.
     pub fn add_machine(&self, config: Config) {
         let id = config.node.id;
-        let disk = FaultyDisk::new(self.seed.wrapping_mul(31).wrapping_add(id));
-        disk.configure(|faults| *faults = self.healthy_disk());
         let inside = Arc::new(Inside {
             id,
-            disk,
+            disks: Mutex::new(vec![self.new_disk(id, 0)]),
             clock: Arc::new(SkewedClock::default()),
             ended: self.ended.clone(),
             stop: Notify::new(),
@@ -144,6 +149,7 @@ impl Cluster {
                 held_down: 0,
                 held_still: 0,
                 hopeless: false,
+                misnamed: None,
             }),
         });
         let process = Arc::clone(&inside);
@@ -156,6 +162,53 @@ impl Cluster {
             .build();
         trace::event("machine", &format!("node={id}"));
         lock(&self.machines).insert(id, Arc::new(Machine { id, place, inside }));
+    }
+
+    /// An empty disk: the first of a machine, or the one after so many were lost.
+    fn new_disk(&self, id: NodeId, lost: u64) -> FaultyDisk {
+        let seed = self.seed.wrapping_mul(31).wrapping_add(id);
+        let disk = FaultyDisk::new(seed.wrapping_add(lost << 32));
+        disk.configure(|faults| *faults = self.healthy_disk());
+        disk
+    }
+
+    /// Everything on the disk is lost. The process must be away.
+    pub(crate) fn wipe(&self, id: NodeId) {
+        let machine = self.machine(id);
+        let mut disks = lock(&machine.inside.disks);
+        let empty = self.new_disk(id, disks.len() as u64);
+        disks.push(empty);
+        trace::event("wipe", &format!("node={id}"));
+    }
+
+    /// The disks that a node ever had, the present one last.
+    pub(crate) fn disks(&self, id: NodeId) -> Vec<FaultyDisk> {
+        lock(&self.machine(id).inside.disks).clone()
+    }
+
+    /// A machine of another cluster, and the configuration of a node on it that takes two members of this one for
+    /// founders of its own.
+    pub(crate) fn stranger(&self) -> (MachineHandle, Config) {
+        let place = self.outside("stranger");
+        let ip = IpAddr::V4(Ipv4Addr::new(10, 0, 1, lock(&self.outsiders).len() as u8));
+        let at = |port| SocketAddr::new(ip, port);
+        let itself = InitialMember {
+            id: STRANGER,
+            peer: at(PEER_PORT).to_string(),
+            client: at(CLIENT_PORT).to_string(),
+            admin: at(ADMIN_PORT).to_string(),
+        };
+        let mut config = node_config(STRANGER, vec![itself, member(1), member(2)]);
+        config.cluster.id = OTHER_CLUSTER_ID;
+        config.listen.client = Some(at(CLIENT_PORT));
+        config.listen.admin = Some(at(ADMIN_PORT));
+        config.listen.peer = Some(at(PEER_PORT));
+        (place, config)
+    }
+
+    /// Ends whatever runs on a machine that is no node's.
+    pub(crate) fn switch_off(&self, outsider: &MachineHandle) {
+        self.handle.kill(outsider.id());
     }
 
     /// Adds a machine for a node that is to join later, under the next id that was never used. Returns the id.
@@ -271,7 +324,7 @@ impl Cluster {
 
     /// The disk of a node, to read it or to make it fail.
     pub fn disk(&self, id: NodeId) -> FaultyDisk {
-        self.machine(id).inside.disk.clone()
+        self.machine(id).inside.disk()
     }
 
     /// The clock of a node.
@@ -302,6 +355,21 @@ impl Cluster {
         }
     }
 
+    /// A client as operators set one up: it knows the machines that are there now. (The founders may all have been
+    /// replaced since the beginning.)
+    pub(crate) fn operators_client(&self) -> Client {
+        let mut config = self.client_config();
+        let there: Vec<_> = self.ids().into_iter().filter(|id| !self.is_gone(*id)).collect();
+        if !there.is_empty() {
+            config.endpoints = there
+                .iter()
+                .map(|id| address(*id, CLIENT_PORT).to_string())
+                .collect();
+            config.admin_endpoints = there.iter().map(|id| admin_address(*id)).collect();
+        }
+        Client::connect(config).expect("the simulated addresses are well formed")
+    }
+
     /// Who leads, as the nodes know it: the leader of the newest term that says so itself.
     pub fn leader(&self) -> Option<NodeId> {
         let claims = self.ids().into_iter().filter_map(|id| {
@@ -330,6 +398,19 @@ impl Cluster {
             .unwrap_or_default()
     }
 
+    /// The id of the membership, as the running node knows it that has applied most; empty if nobody runs.
+    pub(crate) fn membership_id(&self) -> String {
+        let statuses = self
+            .ids()
+            .into_iter()
+            .filter_map(|id| self.node(id))
+            .map(|node| node.group().status());
+        statuses
+            .max_by_key(|status| status.applied)
+            .map(|status| status.membership_id)
+            .unwrap_or_default()
+    }
+
     /// Kills the process. The machine lives on, so everything written stays.
     pub fn kill(&self, id: NodeId) {
         let machine = self.machine(id);
@@ -340,8 +421,9 @@ impl Cluster {
     /// Cuts the power of a machine: the process is gone at once, and of what was not synced some prefix stays.
     pub fn cut_power(&self, id: NodeId) -> Seq {
         let machine = self.machine(id);
-        let written = machine.inside.disk.last();
-        let kept = machine.inside.disk.crash();
+        let disk = machine.inside.disk();
+        let written = disk.last();
+        let kept = disk.crash();
         network::power_off(machine.place.id());
         machine.end(&self.handle);
         trace::event(
@@ -419,6 +501,17 @@ impl Cluster {
         }
     }
 
+    /// The same for one that said that it makes no sense: the reason is gone.
+    pub(crate) fn try_again(&self, id: NodeId) {
+        self.machine(id).inside.state().hopeless = false;
+        self.restart(id);
+    }
+
+    /// From its next start on, the node's configuration says that it is somebody else.
+    pub(crate) fn misname(&self, id: NodeId, what: Option<Misnamed>) {
+        self.machine(id).inside.state().misnamed = what;
+    }
+
     /// Changes the configuration that the node has from its next start on.
     pub fn reconfigure(&self, id: NodeId, change: impl FnOnce(&mut Config)) {
         change(&mut self.machine(id).inside.state().config);
@@ -468,16 +561,32 @@ impl Inside {
         lock(&self.state)
     }
 
+    fn disk(&self) -> FaultyDisk {
+        let disks = lock(&self.disks);
+        disks
+            .last()
+            .expect("a machine has a disk from the beginning")
+            .clone()
+    }
+
     /// The process: the production start on the disk that outlives it, until it fails or is told to stop.
     async fn run(self: Arc<Self>) {
         let (config, incarnation) = {
             let mut state = self.state();
             state.incarnation += 1;
-            (state.config.clone(), state.incarnation)
+            let mut config = state.config.clone();
+            let others = config.cluster.initial_members.iter().map(|member| member.id);
+            match (state.misnamed, others.clone().find(|other| *other != self.id)) {
+                (Some(Misnamed::Cluster), _) => config.cluster.id = OTHER_CLUSTER_ID,
+                (Some(Misnamed::Node), Some(another)) => config.node.id = another,
+                // Who joined later knows no founder that it could be taken for.
+                (Some(Misnamed::Node), None) | (None, _) => {}
+            }
+            (config, state.incarnation)
         };
         let id = self.id;
         let clock = Arc::clone(&self.clock);
-        let started = match self.disk.open() {
+        let started = match self.disk().open() {
             Ok(engine) => holdfast_node::start(config, Arc::new(engine), clock)
                 .await
                 .map_err(|error| (is_final(&error), error.to_string())),

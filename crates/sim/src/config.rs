@@ -283,10 +283,32 @@ pub enum Fault {
         /// Where.
         part: Part,
     },
+    /// Disk: a bit of an account has changed while the node runs, and a new node wants all of the state. The node is
+    /// replaced.
+    BitRot {
+        /// Whose.
+        target: Target,
+    },
     /// Disk: no room; recovers at the end.
     Full {
         /// Whose.
         target: Target,
+    },
+    /// Disk: fails at a named point of the code, the n-th time any node passes it.
+    DiskFailsAt {
+        /// A crash point's name.
+        point: String,
+        /// How often it is passed before, from the beginning of the fault.
+        passes: u64,
+        /// What fails.
+        how: DiskFailure,
+    },
+    /// Disk: all of it is lost, and the node is started again under its old id. Then it is replaced.
+    Wipe {
+        /// Whose.
+        target: Target,
+        /// The others can tell it at its start that they know it.
+        told: bool,
     },
     /// Clock: jumps by this much; back at the end.
     ClockOffset {
@@ -331,6 +353,35 @@ pub enum Fault {
         /// Who.
         target: Target,
     },
+    /// Operator: a node restarts as somebody whose data directory that is not; as itself again at the end.
+    Misname {
+        /// Who.
+        target: Target,
+        /// What is wrong.
+        what: Misnamed,
+    },
+    /// Operator: a node of another cluster is set up with members of this one among its founders.
+    Stranger,
+}
+
+/// What of a disk fails.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DiskFailure {
+    /// The next sync.
+    Sync,
+    /// All reads, for a while.
+    Reads,
+}
+
+/// Which part of a node's identity is wrong in its configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Misnamed {
+    /// The cluster's.
+    Cluster,
+    /// Its own.
+    Node,
 }
 
 /// Where on a disk a bit changes.
@@ -383,7 +434,10 @@ pub const FAULT_KINDS: &[&str] = &[
     "failed-sync",
     "read-errors",
     "bit-flip",
+    "bit-rot",
     "full",
+    "disk-fails-at",
+    "wipe",
     "clock-offset",
     "clock-drift",
     "add-node",
@@ -393,6 +447,8 @@ pub const FAULT_KINDS: &[&str] = &[
     "drain",
     "trigger-snapshot",
     "reconfigure",
+    "misname",
+    "stranger",
 ];
 
 impl Fault {
@@ -421,7 +477,10 @@ impl Fault {
             Fault::FailedSync { .. } => "failed-sync",
             Fault::ReadErrors { .. } => "read-errors",
             Fault::BitFlip { .. } => "bit-flip",
+            Fault::BitRot { .. } => "bit-rot",
             Fault::Full { .. } => "full",
+            Fault::DiskFailsAt { .. } => "disk-fails-at",
+            Fault::Wipe { .. } => "wipe",
             Fault::ClockOffset { .. } => "clock-offset",
             Fault::ClockDrift { .. } => "clock-drift",
             Fault::AddNode => "add-node",
@@ -431,6 +490,8 @@ impl Fault {
             Fault::Drain { .. } => "drain",
             Fault::TriggerSnapshot { .. } => "trigger-snapshot",
             Fault::Reconfigure { .. } => "reconfigure",
+            Fault::Misname { .. } => "misname",
+            Fault::Stranger => "stranger",
         }
     }
 }

@@ -11,6 +11,7 @@ mod clock;
 mod crash_points;
 mod disk;
 mod draw;
+mod mistakes;
 mod network;
 mod operators;
 mod process;
@@ -19,7 +20,6 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use holdfast_client::Client;
 use holdfast_storage::choices::SplitMix64;
 use holdfast_types::NodeId;
 use madsim::runtime::NodeHandle as MachineHandle;
@@ -36,7 +36,6 @@ pub(crate) use network::{Links, weather};
 /// What a fault that is being carried out can reach.
 struct Run {
     cluster: Arc<Cluster>,
-    client: Client,
     /// Where operators sit.
     office: MachineHandle,
     seed: u64,
@@ -44,15 +43,10 @@ struct Run {
 }
 
 /// Carries out the timeline of a run and returns when the last fault is undone: how many of each kind happened.
-pub async fn run(
-    cluster: Arc<Cluster>,
-    client: Client,
-    configuration: &Configuration,
-) -> BTreeMap<String, u64> {
+pub async fn run(cluster: Arc<Cluster>, configuration: &Configuration) -> BTreeMap<String, u64> {
     let run = Arc::new(Run {
         office: cluster.office().clone(),
         cluster,
-        client,
         seed: configuration.seed,
         counts: Mutex::default(),
     });
@@ -80,7 +74,7 @@ pub async fn run(
 
 /// Mends everything that is still wrong, except for what the run is to end with, and has what is beyond mending
 /// replaced. When it returns, the members that are left can converge.
-pub async fn heal(cluster: &Arc<Cluster>, client: &Client, configuration: &Configuration) {
+pub async fn heal(cluster: &Arc<Cluster>, configuration: &Configuration) {
     trace::event("heal", &format!("ending={:?}", configuration.ending));
     crash_points::disarm(cluster);
     cluster.links().mend_all();
@@ -90,7 +84,7 @@ pub async fn heal(cluster: &Arc<Cluster>, client: &Client, configuration: &Confi
         clock::heal(cluster, id);
         cluster.free(id);
     }
-    operators::heal(cluster, client).await;
+    operators::heal(cluster).await;
     match configuration.ending {
         Ending::Healed => {}
         Ending::MinorityDown => {
@@ -161,7 +155,12 @@ impl Run {
             Fault::FailedSync { target } => disk::failed_sync(self, *target, lasting).await,
             Fault::ReadErrors { target } => disk::read_errors(self, *target, lasting).await,
             Fault::BitFlip { target, part } => disk::bit_flip(self, *target, *part, lasting).await,
+            Fault::BitRot { target } => disk::bit_rot(self, *target, lasting).await,
             Fault::Full { target } => disk::full(self, *target, lasting, &mut choices).await,
+            Fault::DiskFailsAt { point, passes, how } => {
+                crash_points::disk_fails_at(self, point, *passes, *how, lasting).await
+            }
+            Fault::Wipe { target, told } => disk::wipe(self, *target, *told, lasting).await,
             Fault::ClockOffset { target, offset_ms } => {
                 clock::offset(self, *target, *offset_ms, lasting).await
             }
@@ -173,6 +172,8 @@ impl Run {
             Fault::Drain { target } => operators::drain(self, *target, lasting).await,
             Fault::TriggerSnapshot { target } => operators::trigger_snapshot(self, *target, lasting).await,
             Fault::Reconfigure { target } => operators::reconfigure(self, *target, lasting).await,
+            Fault::Misname { target, what } => mistakes::misname(self, *target, *what, lasting).await,
+            Fault::Stranger => mistakes::stranger(self, lasting).await,
         };
         if happened {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);

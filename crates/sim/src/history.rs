@@ -14,6 +14,8 @@
 //! - Accounts are named by the workload (never derived by the service), and each display name that is written
 //!   is unique to its request: that is its *fingerprint*.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 /// All operations of a run, in any order.
@@ -48,6 +50,20 @@ impl History {
             }
         }
         self
+    }
+
+    /// How many operations there are by outcome: `ok`, `not`, `unknown`.
+    pub fn outcomes(&self) -> BTreeMap<String, u64> {
+        let mut outcomes = BTreeMap::new();
+        for operation in &self.operations {
+            let outcome = match operation.outcome {
+                Outcome::Ok { .. } => "ok",
+                Outcome::DefinitelyNot(_) => "not",
+                Outcome::Unknown => "unknown",
+            };
+            *outcomes.entry(outcome.to_owned()).or_default() += 1;
+        }
+        outcomes
     }
 
     /// Reads what [`History::to_lines`] wrote.

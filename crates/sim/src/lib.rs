@@ -30,6 +30,8 @@ pub mod end_state;
 #[cfg(madsim)]
 pub mod faults;
 #[cfg(madsim)]
+mod leaving;
+#[cfg(madsim)]
 pub mod monitor;
 #[cfg(madsim)]
 pub mod one_run;

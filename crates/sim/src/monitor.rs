@@ -15,6 +15,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use holdfast_consensus::{GroupStatus, LogPosition, MemberRole, Role};
 use holdfast_storage::engine::{Direction, Seq, View};
+use holdfast_storage::faulty::FaultyDisk;
 use holdfast_types::Family;
 
 use crate::cluster::Cluster;
@@ -54,6 +55,8 @@ struct EntryId {
 /// The last look at a node.
 #[derive(Default)]
 struct NodeSeen {
+    /// How many disks it has had: one that lost everything has also forgotten what it promised.
+    disks: usize,
     incarnation: u64,
     term: u64,
     applied: u64,
@@ -123,6 +126,14 @@ impl Seen {
             return;
         };
         let incarnation = cluster.incarnation(id);
+        let disks = cluster.disks(id).len();
+        let seen = self.nodes.entry(id).or_default();
+        if seen.disks != disks {
+            *seen = NodeSeen {
+                disks,
+                ..NodeSeen::default()
+            };
+        }
         let status = node.group().status();
         if status.fatal.is_some() || status.role == Role::Stopped {
             return;
@@ -315,11 +326,13 @@ fn holds_durably(cluster: &Cluster, node: Node, entry: LogPosition) -> bool {
     if !cluster.ids().contains(&node) {
         return false;
     }
-    let disk = cluster.disk(node).durable();
-    if entries(&*disk, entry.index, entry.index)
-        .first()
-        .is_some_and(|(_, found)| found.term == entry.term)
-    {
+    // What it held before it lost everything counted when the entry was committed.
+    let holds = |disk: FaultyDisk| {
+        entries(&*disk.durable(), entry.index, entry.index)
+            .first()
+            .is_some_and(|(_, found)| found.term == entry.term)
+    };
+    if cluster.disks(node).into_iter().any(holds) {
         return true;
     }
     // Purged: then a durable state or snapshot covers it.

@@ -14,7 +14,6 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use holdfast_client::Client;
 use holdfast_storage::choices::SplitMix64;
 use madsim::runtime::{Handle, Runtime};
 use tokio::time::{Instant, sleep};
@@ -24,11 +23,12 @@ use crate::cluster::Cluster;
 use crate::config::{Configuration, Fault, Scheduled};
 use crate::history::{EndState, History, Input, Outcome, Output, Rules};
 use crate::judges::{self, Verdict, Violation};
+use crate::leaving::{self, Leaving};
 use crate::monitor::{Monitor, Observed};
 use crate::runner::Failure;
 use crate::summary::Summary;
 use crate::workload::{self, Recorder};
-use crate::{end_state, faults, report, trace};
+use crate::{end_state, faults, trace};
 
 /// How long the cluster may take to come to what it must come to, once nothing prevents it.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -51,34 +51,19 @@ pub fn main(
     plant(configuration.planted.as_deref())?;
     draw_luck(configuration.seed);
     trace::capture_logs(logs);
-    let run = on_a_fresh_thread(|| {
-        let runtime = Runtime::with_seed_and_config(configuration.seed, madsim::Config::default());
-        runtime.block_on(simulate(configuration.clone()))
+    let leaving = Arc::new(Leaving {
+        configuration,
+        recorder: Recorder::new(),
+        quiet,
+        reports: reports.map(Path::to_owned),
     });
-    let lines = trace::take();
-    if !quiet {
-        println!(
-            "{}",
-            toml::to_string(&configuration).map_err(|why| why.to_string())?
-        );
-        for line in &lines {
-            println!("{line}");
-        }
-    }
-    for violation in &run.summary.violations {
-        println!("VIOLATION {}: {}", violation.judge, violation.message);
-    }
-    println!("{}", run.summary);
-    println!("{}", run.summary.to_line().map_err(|why| why.to_string())?);
-    let passed = run.summary.violations.is_empty();
-    if let (false, Some(directory)) = (passed, reports) {
-        let path = directory.join(format!("seed-{}.txt", configuration.seed));
-        std::fs::write(
-            &path,
-            report::render(&configuration, &run.summary, &run.history, &lines),
-        )
-        .map_err(|why| format!("cannot write {}: {why}", path.display()))?;
-    }
+    leaving.leave_on_panic();
+    let summary = on_a_fresh_thread(|| {
+        let configuration = &leaving.configuration;
+        let runtime = Runtime::with_seed_and_config(configuration.seed, madsim::Config::default());
+        runtime.block_on(simulate(configuration.clone(), leaving.recorder.clone()))
+    });
+    let passed = leaving.leave(&summary, &leaving.recorder.history())?;
     // The simulator's threads of killed nodes need no farewell.
     std::process::exit(i32::from(!passed));
 }
@@ -121,32 +106,23 @@ fn plant(bug: Option<&str>) -> Result<(), Failure> {
     }
 }
 
-/// A run and what is left of it.
-struct Run {
-    summary: Summary,
-    history: History,
-}
-
-async fn simulate(configuration: Configuration) -> Run {
+async fn simulate(configuration: Configuration, recorder: Recorder) -> Summary {
     let handle = Handle::current();
     let cluster = Cluster::start(&handle, &configuration);
-    let recorder = Recorder::new();
     let mut wrong = Vec::new();
     let monitor = Monitor::start(Arc::clone(&cluster));
     let mut counts = BTreeMap::new();
     let mut ends = Vec::new();
-    let client = Client::connect(cluster.client_config()).expect("the simulated addresses are well formed");
     if let Err(why) = workload::prepare(&cluster, &configuration).await {
         wrong.push(violation("liveness", format!("the cluster did not begin: {why}")));
     } else {
         let faults = madsim::task::spawn({
-            let (cluster, client, configuration) =
-                (Arc::clone(&cluster), client.clone(), configuration.clone());
-            async move { faults::run(cluster, client, &configuration).await }
+            let (cluster, configuration) = (Arc::clone(&cluster), configuration.clone());
+            async move { faults::run(cluster, &configuration).await }
         });
         workload::run(&cluster, &configuration, &recorder).await;
         counts = faults.await.unwrap_or_default();
-        ends = after_the_faults(&cluster, &client, &configuration, &recorder, &mut wrong).await;
+        ends = after_the_faults(&cluster, &configuration, &recorder, &mut wrong).await;
     }
     let observed = monitor.finish();
     let history = recorder.history();
@@ -158,21 +134,17 @@ async fn simulate(configuration: Configuration) -> Run {
     );
     let mut verdict = judge(&history, &ends, &configuration);
     verdict.violations.extend(wrong);
-    Run {
-        summary: summarize(&configuration, &history, counts, observed, verdict),
-        history,
-    }
+    summarize(&configuration, &history, counts, observed, verdict)
 }
 
 /// Everything that must be true once nothing goes wrong any more.
 async fn after_the_faults(
     cluster: &Arc<Cluster>,
-    client: &Client,
     configuration: &Configuration,
     recorder: &Recorder,
     wrong: &mut Vec<Violation>,
 ) -> Vec<EndState> {
-    faults::heal(cluster, client, configuration).await;
+    faults::heal(cluster, configuration).await;
     if let Err(why) = workload::probe(cluster, recorder, PATIENCE).await {
         wrong.push(violation("liveness", format!("after the faults, {why}")));
     }
@@ -346,33 +318,20 @@ fn summarize(
     observed: Observed,
     verdict: Verdict,
 ) -> Summary {
-    let mut operations = BTreeMap::new();
-    for operation in &history.operations {
-        let outcome = match operation.outcome {
-            Outcome::Ok { .. } => "ok",
-            Outcome::DefinitelyNot(_) => "not",
-            Outcome::Unknown => "unknown",
-        };
-        *operations.entry(outcome.to_owned()).or_default() += 1;
-    }
     let mut violations = verdict.violations;
     violations.extend(observed.violations);
     Summary {
         seed: configuration.seed,
         scenario: configuration.scenario.clone(),
         configuration: configuration.hash(),
-        simulated_ms: madsim::time::TimeHandle::current().elapsed().as_millis() as u64,
-        operations,
+        simulated_ms: trace::now_ms(),
+        operations: history.outcomes(),
         faults,
         elections: observed.elections,
         checked: verdict.checked + observed.looks,
         undecided: verdict.undecided,
-        reached: holdfast_markers::simulated::counts()
-            .into_iter()
-            .map(|(name, count)| (name.to_owned(), count))
-            .collect(),
+        reached: leaving::reached(),
         most_tasks: observed.most_tasks as u64,
-        known: None,
         violations,
     }
 }

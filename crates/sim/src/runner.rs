@@ -5,7 +5,6 @@
 
 pub mod child;
 pub mod coverage;
-pub mod known;
 pub mod ledger;
 pub mod pairs;
 pub mod planted;

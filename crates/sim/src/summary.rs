@@ -35,9 +35,6 @@ pub struct Summary {
     pub reached: BTreeMap<String, u64>,
     /// The most tasks alive at once.
     pub most_tasks: u64,
-    /// The fault of a dependency that ended the run before it could be judged.
-    #[serde(default)]
-    pub known: Option<String>,
     /// What must not be. Empty: the run passed.
     pub violations: Vec<Violation>,
 }

@@ -1,7 +1,7 @@
 //! The trace: what happened, in order, with simulated times. Two runs of one seed must print the same bytes.
 
 use std::fmt;
-use std::sync::Mutex;
+use std::sync::{Mutex, TryLockError};
 
 use tracing::Level;
 use tracing_subscriber::fmt::format::Writer;
@@ -16,15 +16,24 @@ fn now() -> u128 {
     madsim::time::TimeHandle::try_current().map_or(0, |handle| handle.elapsed().as_nanos())
 }
 
+/// Simulated milliseconds since the run began.
+pub(crate) fn now_ms() -> u64 {
+    u64::try_from(now() / 1_000_000).unwrap_or(u64::MAX)
+}
+
 /// Adds a line. `facts` are `key=value` pairs without anything that differs between runs of one seed.
 pub fn event(what: &str, facts: &str) {
     let mut lines = LINES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     lines.push(format!("{:>14} {what} {facts}", now()));
 }
 
-/// Takes all lines so far.
+/// Takes all lines so far. Whoever panics while it adds a line has none to take.
 pub fn take() -> Vec<String> {
-    std::mem::take(&mut LINES.lock().unwrap_or_else(std::sync::PoisonError::into_inner))
+    match LINES.try_lock() {
+        Ok(mut lines) => std::mem::take(&mut lines),
+        Err(TryLockError::Poisoned(lines)) => std::mem::take(&mut lines.into_inner()),
+        Err(TryLockError::WouldBlock) => vec!["the trace is lost: it was being written".to_owned()],
+    }
 }
 
 /// Sends what the nodes log at `level` and above into the trace, with simulated times.

@@ -1,4 +1,4 @@
-//! Power cut at a named point of the code.
+//! Power cut, or a disk that fails, at a named point of the code.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,11 +8,29 @@ use holdfast_types::NodeId;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::Run;
+use super::{Run, disk};
 use crate::cluster::Cluster;
+use crate::config::DiskFailure;
+use crate::trace;
 
-/// What is waited for: by point, how often it is still to be passed before, and who wants to know.
-pub(crate) type Armed = Arc<Mutex<BTreeMap<String, Vec<(u64, oneshot::Sender<NodeId>)>>>>;
+/// What is waited for, by point.
+pub(crate) type Armed = Arc<Mutex<BTreeMap<String, Vec<Waiting>>>>;
+
+/// Somebody who waits until a node passes a point.
+pub(crate) struct Waiting {
+    /// How often it is still to be passed before.
+    passes: u64,
+    what: What,
+    /// Who wants to know.
+    tell: oneshot::Sender<NodeId>,
+}
+
+/// What happens to whoever passes.
+#[derive(Clone, Copy)]
+enum What {
+    PowerCut,
+    Disk(DiskFailure),
+}
 
 /// The points that the swarm chooses from.
 pub(super) const POINTS: &[&str] = &[
@@ -48,6 +66,24 @@ pub(super) const POINTS: &[&str] = &[
     "vote.synced-not-sent",
 ];
 
+/// The points where a failing disk shows something, and what fails there.
+pub(super) const DISK_POINTS: &[(&str, DiskFailure)] = &[
+    ("install.cleared", DiskFailure::Sync),
+    ("install.ingested", DiskFailure::Reads),
+    ("install.mark-not-synced", DiskFailure::Sync),
+    ("install.partly-ingested", DiskFailure::Sync),
+    ("install.staged", DiskFailure::Sync),
+    ("install.staged", DiskFailure::Reads),
+    ("log.written-not-synced", DiskFailure::Reads),
+    ("membership.retired-not-removed", DiskFailure::Reads),
+    ("snapshot.not-flushed", DiskFailure::Sync),
+    ("snapshot.sending", DiskFailure::Reads),
+    ("start.identity-not-synced", DiskFailure::Sync),
+    ("vote.queued-not-synced", DiskFailure::Sync),
+];
+
+/// How long a disk fails to read at most.
+const UNREADABLE: Duration = Duration::from_millis(1_500);
 /// How long a machine without power stays so at least.
 const DARK: Duration = Duration::from_millis(500);
 
@@ -66,15 +102,26 @@ pub(super) fn listen(cluster: &Arc<Cluster>) {
             let Some(next) = waiting.first_mut() else {
                 return false;
             };
-            if next.0 > 0 {
-                next.0 -= 1;
+            if next.passes > 0 {
+                next.passes -= 1;
                 return false;
             }
-            waiting.remove(0).1
+            waiting.remove(0)
         };
+        if let What::Disk(how) = whoever.what {
+            // Failing for whoever waits; if nobody does any more, nobody would mend it.
+            if whoever.tell.send(id).is_ok() {
+                trace::event("disk_fails", &format!("node={id} point={point} how={how:?}"));
+                cluster.disk(id).configure(|faults| match how {
+                    DiskFailure::Sync => faults.fail_next_sync = true,
+                    DiskFailure::Reads => disk::unreadable(faults),
+                });
+            }
+            return false;
+        }
         // Held down for whoever waits; if nobody does any more, nobody would release it.
         cluster.hold_down(id);
-        if whoever.send(id).is_err() {
+        if whoever.tell.send(id).is_err() {
             cluster.release(id);
             return false;
         }
@@ -95,16 +142,38 @@ pub(super) fn disarm(cluster: &Cluster) {
 /// Cuts the power of whoever passes the point next, after it was passed so often.
 pub(super) async fn cut_power_at(run: &Run, point: &str, passes: u64, lasting: Duration) -> bool {
     let until = Instant::now() + lasting;
-    let (tell, told) = oneshot::channel();
-    {
-        let mut armed = run.cluster.armed().lock().unwrap_or_else(PoisonError::into_inner);
-        armed.entry(point.to_owned()).or_default().push((passes, tell));
-    }
-    let Ok(Ok(id)) = timeout(lasting, told).await else {
+    let Some(id) = passed(run, point, passes, What::PowerCut, lasting).await else {
         return false;
     };
     sleep(DARK).await;
     sleep_until(until).await;
     run.cluster.release(id);
     true
+}
+
+/// The disk of whoever passes the point next fails, after it was passed so often.
+pub(super) async fn disk_fails_at(
+    run: &Run,
+    point: &str,
+    passes: u64,
+    how: DiskFailure,
+    lasting: Duration,
+) -> bool {
+    let Some(id) = passed(run, point, passes, What::Disk(how), lasting).await else {
+        return false;
+    };
+    sleep(UNREADABLE).await;
+    disk::heal(&run.cluster, id);
+    true
+}
+
+/// Waits until a node has passed the point, and it has happened to it.
+async fn passed(run: &Run, point: &str, passes: u64, what: What, at_most: Duration) -> Option<NodeId> {
+    let (tell, told) = oneshot::channel();
+    {
+        let mut armed = run.cluster.armed().lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = armed.entry(point.to_owned()).or_default();
+        waiting.push(Waiting { passes, what, tell });
+    }
+    timeout(at_most, told).await.ok()?.ok()
 }

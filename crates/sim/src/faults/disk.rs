@@ -7,12 +7,16 @@ use holdfast_storage::faulty::Faults;
 use holdfast_types::{Family, NodeId};
 use tokio::time::sleep;
 
-use super::{Run, operators};
+use super::{Run, network, operators};
 use crate::cluster::Cluster;
 use crate::config::{Part, Target};
 
 /// How much room a disk that is about to be full still has at least, bytes.
 const LAST_ROOM: u64 = 8 * 1024;
+/// How long a sync takes at least on a disk that dies.
+const DYING: Duration = Duration::from_millis(150);
+/// How long a wiped node hears nobody: longer than it asks the others about itself before it starts.
+const DEAF: Duration = Duration::from_millis(2_500);
 /// How long a machine without power stays so.
 const DARK: Duration = Duration::from_millis(500);
 
@@ -34,7 +38,13 @@ pub(super) async fn failed_sync(run: &Run, target: Target, lasting: Duration) ->
 
 /// Reads fail.
 pub(super) async fn read_errors(run: &Run, target: Target, lasting: Duration) -> bool {
-    with(run, target, lasting, |faults| faults.fail_reads = true).await
+    with(run, target, lasting, unreadable).await
+}
+
+/// A disk that dies: reads fail, and syncs are slow, so that the failure comes while others wait for them.
+pub(super) fn unreadable(faults: &mut Faults) {
+    faults.fail_reads = true;
+    faults.sync_delay = faults.sync_delay.max(DYING);
 }
 
 /// No room for more than a little.
@@ -65,6 +75,39 @@ pub(super) async fn bit_flip(run: &Run, target: Target, part: Part, lasting: Dur
     }
     sleep(DARK).await;
     run.cluster.release(id);
+    sleep(lasting / 2).await;
+    operators::put_in_place_of(run, id, lasting / 2).await;
+    true
+}
+
+/// A bit of an account is not what it was. Nobody may notice for long, except whoever reads all of it: a new node is
+/// set up at once, which gets its state from the leader. Then the damaged node is replaced.
+pub(super) async fn bit_rot(run: &Run, target: Target, lasting: Duration) -> bool {
+    let Some(id) = run.find(target) else { return false };
+    if !run.cluster.may_lose(id) {
+        return false;
+    }
+    run.cluster.disk(id).flip_bit_in(Family::Account);
+    operators::add_node(run, lasting / 2).await;
+    operators::put_in_place_of(run, id, lasting / 2).await;
+    true
+}
+
+/// Power cut, and everything on the disk is lost. The node is started again as if nothing had happened, and refused;
+/// then it is replaced.
+pub(super) async fn wipe(run: &Run, target: Target, told: bool, lasting: Duration) -> bool {
+    let Some(id) = run.find(target) else { return false };
+    if !run.cluster.may_lose(id) {
+        return false;
+    }
+    run.cluster.hold_down(id);
+    run.cluster.cut_power(id);
+    sleep(DARK).await;
+    run.cluster.wipe(id);
+    run.cluster.release(id);
+    if !told {
+        network::alone(run, run.cluster.place(id), DEAF).await;
+    }
     sleep(lasting / 2).await;
     operators::put_in_place_of(run, id, lasting / 2).await;
     true

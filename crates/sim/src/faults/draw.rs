@@ -5,7 +5,7 @@
 
 use holdfast_storage::choices::SplitMix64;
 
-use crate::config::{Ending, Fault, Node, Part, Scheduled, Target};
+use crate::config::{Ending, Fault, Misnamed, Node, Part, Scheduled, Target};
 
 /// Quiet at the beginning, so that there is something to lose.
 const QUIET_MS: u64 = 3_000;
@@ -102,7 +102,17 @@ const KINDS: &[Kind] = &[
     kind(|c, n| Fault::FailedSync { target: target(c, n) }, (500, 3_000), 3),
     kind(|c, n| Fault::ReadErrors { target: target(c, n) }, (20, 2_000), 2),
     kind(bit_flip, (8_000, 18_000), 2),
+    kind(|c, n| Fault::BitRot { target: target(c, n) }, (8_000, 18_000), 1),
     kind(|c, n| Fault::Full { target: target(c, n) }, (2_000, 10_000), 3),
+    kind(disk_point, (6_000, 15_000), 4),
+    kind(
+        |c, n| Fault::Wipe {
+            target: target(c, n),
+            told: c.below(2) == 0,
+        },
+        (8_000, 18_000),
+        1,
+    ),
     kind(clock_offset, (1_000, 12_000), 5),
     kind(clock_drift, (4_000, 20_000), 3),
     kind(|_, _| Fault::AddNode, (6_000, 15_000), 2),
@@ -128,6 +138,15 @@ const KINDS: &[Kind] = &[
         (3_000, 10_000),
         2,
     ),
+    kind(
+        |c, n| Fault::Misname {
+            target: target(c, n),
+            what: [Misnamed::Cluster, Misnamed::Node][c.below(2) as usize],
+        },
+        (1_000, 5_000),
+        2,
+    ),
+    kind(|_, _| Fault::Stranger, (4_000, 8_000), 2),
 ];
 
 /// The faults of a run of a cluster of `nodes` founders, in the order of time, and what is left of them.
@@ -166,7 +185,7 @@ pub fn draw(choices: &mut SplitMix64, nodes: u64, safety_ms: u64) -> (Vec<Schedu
 fn provoke(choices: &mut SplitMix64, faults: &mut Vec<Scheduled>, nodes: u64) {
     let mut provocations = Vec::new();
     for scheduled in &*faults {
-        if let Fault::CutPowerAt { point, .. } = &scheduled.fault
+        if let Fault::CutPowerAt { point, .. } | Fault::DiskFailsAt { point, .. } = &scheduled.fault
             && let Some(fault) = provocation(point, choices, nodes)
         {
             provocations.push(Scheduled {
@@ -254,11 +273,22 @@ fn crash_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
     }
 }
 
+fn disk_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
+    let points = super::crash_points::DISK_POINTS;
+    let (point, how) = points[choices.below(points.len() as u64) as usize];
+    Fault::DiskFailsAt {
+        point: point.to_owned(),
+        passes: choices.below(if point.starts_with("log.") { 500 } else { 2 }),
+        how,
+    }
+}
+
 /// What makes it likely that a crash point is passed.
 fn provocation(point: &str, choices: &mut SplitMix64, nodes: u64) -> Option<Fault> {
     let target = target(choices, nodes);
     Some(match point.split('.').next()? {
         "install" | "start" => Fault::AddNode,
+        "membership" if point.ends_with("not-removed") => Fault::RemoveNode { target },
         "membership" if choices.below(2) == 0 => Fault::AddNode,
         "membership" => Fault::ReplaceNode { target },
         "snapshot" if choices.below(2) == 0 => Fault::AddNode,

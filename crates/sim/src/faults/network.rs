@@ -194,6 +194,16 @@ fn pairs(run: &Run, ids: &[Node], chosen: impl Fn(Node, Node) -> bool) -> Vec<(P
     links
 }
 
+/// A machine and all nodes do not hear each other.
+pub(super) async fn alone(run: &Run, place: Place, lasting: Duration) {
+    let others = run.cluster.ids().into_iter().map(|id| run.cluster.place(id));
+    let links = others
+        .filter(|other| *other != place)
+        .flat_map(|other| [(place, other), (other, place)])
+        .collect();
+    cut_for(run, links, lasting).await;
+}
+
 async fn cut_for(run: &Run, links: Vec<(Place, Place)>, lasting: Duration) -> bool {
     for (from, to) in &links {
         run.cluster.links().cut(*from, *to);

@@ -34,13 +34,14 @@ pub(super) async fn add_node(run: &Run, lasting: Duration) -> bool {
     let until = Instant::now() + lasting;
     let id = run.cluster.add_joiner();
     run.cluster.change().joining.insert(id);
-    let (cluster, client) = (run.cluster.clone(), run.client.clone());
-    in_office(run, async move { admit(&cluster, &client, id, until).await }).await;
+    let cluster = run.cluster.clone();
+    in_office(run, async move { admit(&cluster, id, until).await }).await;
     sleep_until(until).await;
     true
 }
 
-/// A voter leaves for good; its machine is switched off later.
+/// A voter leaves for good; its machine is switched off later. Two operators ask for it at once, both by what they
+/// have seen; and one tries to take the node in again afterwards.
 pub(super) async fn remove_node(run: &Run, target: Target, lasting: Duration) -> bool {
     let Some(id) = run.find(target) else { return false };
     let voters = run.cluster.voters();
@@ -48,27 +49,63 @@ pub(super) async fn remove_node(run: &Run, target: Target, lasting: Duration) ->
         return false;
     }
     let until = Instant::now() + lasting;
-    let client = run.client.clone();
-    let request = v1::RemoveMemberRequest {
-        node_id: id,
-        ..v1::RemoveMemberRequest::default()
+    let expected = run.cluster.membership_id();
+    let remove = |client: Client| {
+        let request = v1::RemoveMemberRequest {
+            node_id: id,
+            expected_membership_id: expected.clone(),
+            ..v1::RemoveMemberRequest::default()
+        };
+        in_office(run, async move {
+            client
+                .remove_member(request, &CallOptions::deadline(ATTEMPT))
+                .await
+        })
     };
-    let result = in_office(run, async move {
-        client
-            .remove_member(request, &CallOptions::deadline(ATTEMPT))
-            .await
-    })
-    .await;
-    say(
-        "remove",
-        id,
-        &result.as_ref().map(|_| ()).map_err(ToString::to_string),
+    let (one, other) = futures::join!(
+        remove(run.cluster.operators_client()),
+        remove(run.cluster.operators_client())
     );
+    let removed = one.is_ok() || other.is_ok();
+    for result in [one, other] {
+        say(
+            "remove",
+            id,
+            &result.map(|_| ()).map_err(|error| error.to_string()),
+        );
+    }
+    if removed {
+        let back = take_in(run, id, member_addresses(id)).await;
+        assert!(
+            !back,
+            "node {id} was removed, and became a member again under its old id"
+        );
+    }
     sleep_until(until).await;
-    if result.is_ok() {
+    if removed {
         run.cluster.retire(id);
     }
     true
+}
+
+/// Asks once for a learner that may not become one. Whether it did.
+pub(super) async fn take_in(run: &Run, id: NodeId, addresses: v1::MemberAddresses) -> bool {
+    let client = run.cluster.operators_client();
+    let request = v1::AddLearnerRequest {
+        node_id: id,
+        addresses: Some(addresses),
+        ..v1::AddLearnerRequest::default()
+    };
+    let taken = in_office(run, async move {
+        client.add_learner(request, &CallOptions::deadline(ATTEMPT)).await
+    })
+    .await;
+    say(
+        "take_in",
+        id,
+        &taken.as_ref().map(|_| ()).map_err(ToString::to_string),
+    );
+    taken.is_ok()
 }
 
 /// A healthy voter is replaced by a new node.
@@ -86,19 +123,15 @@ pub(super) async fn put_in_place_of(run: &Run, old: NodeId, lasting: Duration) {
     let until = Instant::now() + lasting;
     let new = run.cluster.add_joiner();
     run.cluster.change().replacing.insert(old, new);
-    let (cluster, client) = (run.cluster.clone(), run.client.clone());
-    in_office(
-        run,
-        async move { replace(&cluster, &client, old, new, until).await },
-    )
-    .await;
+    let cluster = run.cluster.clone();
+    in_office(run, async move { replace(&cluster, old, new, until).await }).await;
     sleep_until(until).await;
 }
 
 /// Leadership is handed over to whoever is furthest ahead.
 pub(super) async fn transfer_leadership(run: &Run, lasting: Duration) -> bool {
     let until = Instant::now() + lasting;
-    let client = run.client.clone();
+    let client = run.cluster.operators_client();
     let result = in_office(run, async move {
         let request = v1::TransferLeadershipRequest::default();
         client
@@ -126,7 +159,7 @@ pub(super) async fn drain(run: &Run, target: Target, lasting: Duration) -> bool 
 }
 
 async fn set_drained(run: &Run, id: NodeId, undo: bool) {
-    let client = run.client.clone();
+    let client = run.cluster.operators_client();
     let result = in_office(run, async move {
         let node = client
             .node(&admin_address(id))
@@ -146,7 +179,7 @@ async fn set_drained(run: &Run, id: NodeId, undo: bool) {
 pub(super) async fn trigger_snapshot(run: &Run, target: Target, lasting: Duration) -> bool {
     let Some(id) = run.find(target) else { return false };
     let until = Instant::now() + lasting;
-    let client = run.client.clone();
+    let client = run.cluster.operators_client();
     let result = in_office(run, async move {
         let node = client
             .node(&admin_address(id))
@@ -190,16 +223,16 @@ pub(super) async fn reconfigure(run: &Run, target: Target, lasting: Duration) ->
 }
 
 /// Finishes what operators have begun and takes away what is no member.
-pub(super) async fn heal(cluster: &std::sync::Arc<Cluster>, client: &Client) {
+pub(super) async fn heal(cluster: &std::sync::Arc<Cluster>) {
     let until = Instant::now() + HEAL;
-    let (cluster, client) = (cluster.clone(), client.clone());
+    let cluster = cluster.clone();
     let office = cluster.office().clone();
     let work = office.spawn(async move {
         for id in cluster.ids() {
             if cluster.is_gone(id) {
                 continue;
             }
-            if let Ok(node) = client.node(&admin_address(id)) {
+            if let Ok(node) = cluster.operators_client().node(&admin_address(id)) {
                 let undo = v1::DrainRequest {
                     undo: true,
                     ..v1::DrainRequest::default()
@@ -210,14 +243,14 @@ pub(super) async fn heal(cluster: &std::sync::Arc<Cluster>, client: &Client) {
         }
         let replacing = cluster.change().replacing.clone();
         for (old, new) in replacing {
-            replace(&cluster, &client, old, new, until).await;
+            replace(&cluster, old, new, until).await;
         }
         let joining = cluster.change().joining.clone();
         for id in joining {
-            admit(&cluster, &client, id, until).await;
+            admit(&cluster, id, until).await;
         }
         // Whoever is no member by now never will be: it was removed, or its replacement was given up.
-        if let Some(members) = members(&client, until).await {
+        if let Some(members) = members(&cluster, until).await {
             for id in cluster.ids() {
                 if !members.iter().any(|member| member.node_id == id) && !cluster.is_gone(id) {
                     cluster.retire(id);
@@ -230,7 +263,7 @@ pub(super) async fn heal(cluster: &std::sync::Arc<Cluster>, client: &Client) {
 }
 
 /// Has `new` take the place of `old`, however often it takes.
-async fn replace(cluster: &Cluster, client: &Client, old: NodeId, new: NodeId, until: Instant) {
+async fn replace(cluster: &Cluster, old: NodeId, new: NodeId, until: Instant) {
     while Instant::now() < until {
         let request = v1::ReplaceMemberRequest {
             old_node_id: old,
@@ -239,6 +272,7 @@ async fn replace(cluster: &Cluster, client: &Client, old: NodeId, new: NodeId, u
             ..v1::ReplaceMemberRequest::default()
         };
         let deadline = ATTEMPT.min(until.saturating_duration_since(Instant::now()));
+        let client = cluster.operators_client();
         let result = client
             .replace_member(request, &CallOptions::deadline(deadline))
             .await;
@@ -247,7 +281,7 @@ async fn replace(cluster: &Cluster, client: &Client, old: NodeId, new: NodeId, u
             old,
             &result.map(|_| ()).map_err(|error| error.to_string()),
         );
-        if let Some(members) = members(client, until).await {
+        if let Some(members) = members(cluster, until).await {
             let voter = members
                 .iter()
                 .any(|member| member.node_id == new && member.role() == v1::MemberRole::Voter);
@@ -265,14 +299,15 @@ async fn replace(cluster: &Cluster, client: &Client, old: NodeId, new: NodeId, u
 }
 
 /// Makes a new node a learner and then a voter, however often it takes.
-async fn admit(cluster: &Cluster, client: &Client, id: NodeId, until: Instant) {
+async fn admit(cluster: &Cluster, id: NodeId, until: Instant) {
     while Instant::now() < until {
-        let role = members(client, until)
+        let role = members(cluster, until)
             .await
             .and_then(|members| members.into_iter().find(|member| member.node_id == id))
             .map(|member| member.role());
         let deadline = ATTEMPT.min(until.saturating_duration_since(Instant::now()));
         let options = CallOptions::deadline(deadline);
+        let client = cluster.operators_client();
         let result = match role {
             Some(v1::MemberRole::Voter) => {
                 cluster.change().joining.remove(&id);
@@ -300,9 +335,12 @@ async fn admit(cluster: &Cluster, client: &Client, id: NodeId, until: Instant) {
 }
 
 /// The members, as the leader knows them.
-async fn members(client: &Client, until: Instant) -> Option<Vec<v1::Member>> {
+async fn members(cluster: &Cluster, until: Instant) -> Option<Vec<v1::Member>> {
     while Instant::now() < until {
-        let status = client.get_status(&CallOptions::deadline(PAUSE * 4)).await;
+        let status = cluster
+            .operators_client()
+            .get_status(&CallOptions::deadline(PAUSE * 4))
+            .await;
         let leads = |shard: &v1::ShardStatus| shard.role() == v1::ReplicaRole::Leader;
         if let Ok(status) = status
             && let Some(shard) = status.shards.into_iter().find(leads)

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::{Failure, known};
+use super::Failure;
 use crate::judges::Violation;
 use crate::summary::Summary;
 
@@ -91,13 +91,6 @@ pub fn run(what: &What<'_>, how: &How<'_>) -> Result<Summary, Failure> {
         What::Seed(seed) => *seed,
         What::Stored(_) => 0,
     };
-    if let Some(known) = known::recognise(&err) {
-        return Ok(Summary {
-            seed,
-            known: Some(known.name.to_owned()),
-            ..Summary::default()
-        });
-    }
     let how_it_ended = ended.map_or_else(
         || format!("did not end within {} s", PATIENCE.as_secs()),
         |status| format!("ended with {status} and no result"),

@@ -29,9 +29,6 @@ pub struct Totals {
     pub undecided: u64,
     /// Marked branches and crash points.
     pub reached: BTreeMap<String, u64>,
-    /// Runs that a dependency's known fault ended, by its name.
-    #[serde(default)]
-    pub known: BTreeMap<String, u64>,
     /// Runs with a violation.
     pub failed: Vec<u64>,
 }
@@ -47,9 +44,6 @@ impl Totals {
         add_counts(&mut self.operations, &run.operations);
         add_counts(&mut self.faults, &run.faults);
         add_counts(&mut self.reached, &run.reached);
-        if let Some(known) = &run.known {
-            *self.known.entry(known.clone()).or_default() += 1;
-        }
         if !run.violations.is_empty() {
             self.failed.push(run.seed);
         }
@@ -66,7 +60,6 @@ impl Totals {
         add_counts(&mut self.operations, &other.operations);
         add_counts(&mut self.faults, &other.faults);
         add_counts(&mut self.reached, &other.reached);
-        add_counts(&mut self.known, &other.known);
         self.failed.extend(&other.failed);
     }
 
@@ -123,9 +116,6 @@ impl fmt::Display for Totals {
                 self.undecided as f64 * 100.0 / asked as f64
             ),
         )?;
-        for (name, count) in &self.known {
-            row("ended by a known fault", format!("{count} of {name}"))?;
-        }
         row("failed", format!("{} {:?}", self.failed.len(), self.failed))
     }
 }

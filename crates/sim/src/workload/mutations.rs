@@ -9,6 +9,9 @@ use super::request::{Change, Mutation, Typed, request_id};
 use super::worker::{Worker, found};
 use crate::history::{Outcome, Output, State};
 
+/// The longest grace period whose end a client waits for.
+const LAST_MOMENT_MS_MAX: u64 = 2_000;
+
 impl Worker {
     /// Creates an account with identifiers that others want too; sometimes one that exists, or existed.
     pub(super) async fn create(&mut self) -> bool {
@@ -55,11 +58,19 @@ impl Worker {
         self.send(&mutation).await
     }
 
-    /// Asks for a deletion.
+    /// Asks for a deletion; sometimes takes it back at the last moment, when the purge is due.
     pub(super) async fn delete(&mut self) -> bool {
         let account = self.account().await;
-        let mutation = self.deletion(account, 0);
-        self.send(&mutation).await
+        let mutation = self.deletion(account.clone(), 0);
+        let done = self.send(&mutation).await;
+        let grace_ms = self.rules.deletion_grace_ms;
+        if done && (1..=LAST_MOMENT_MS_MAX).contains(&grace_ms) && self.dice.percent(40) {
+            let early_ms = self.dice.between(0, 80).min(grace_ms);
+            sleep(Duration::from_millis(grace_ms - early_ms)).await;
+            let id = request_id(&mut self.dice, 0);
+            self.send(&Mutation::undelete(id, account, None)).await;
+        }
+        done
     }
 
     /// Takes a deletion back, or tries to.

@@ -1,6 +1,6 @@
 //! Writes the history: one operation for each call, the moment it begins and the moment it ends.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError};
 
 use holdfast_types::RequestId;
 
@@ -37,6 +37,15 @@ impl Recorder {
     /// What was recorded so far. Calls that have not ended are there, without an end and with an unknown outcome.
     pub fn history(&self) -> History {
         self.lock().history.clone()
+    }
+
+    /// The same for a run that ends in a panic: none if that came while the history was being written.
+    pub(crate) fn history_if_free(&self) -> Option<History> {
+        match self.0.try_lock() {
+            Ok(inner) => Some(inner.history.clone()),
+            Err(TryLockError::Poisoned(inner)) => Some(inner.into_inner().history.clone()),
+            Err(TryLockError::WouldBlock) => None,
+        }
     }
 
     /// How many calls have begun.

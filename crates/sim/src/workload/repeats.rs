@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::call::Via;
-use super::request::Mutation;
+use super::request::{Mutation, future_request_id};
 use super::worker::{Step, Worker, found};
 
 /// A request to be sent once more when all is over. Whatever it came to the first time, it must do nothing now.
@@ -48,10 +48,20 @@ impl Worker {
     }
 
     /// Sends a request, and again seconds after its answer: while it is remembered, and when its id is so old
-    /// that it can have been forgotten. Sometimes the id is also sent with other content.
+    /// that it can have been forgotten. Sometimes the id is also sent with other content, and sometimes one that is not
+    /// born yet.
     pub(super) async fn late_duplicate(&mut self) -> bool {
         // The window is at least a minute; an id that is born old reaches its end within the run.
         let window_ms = self.rules.request_window_ms;
+        if self.dice.percent(10) {
+            // The other end of the window: an id of a client whose clock is far ahead.
+            let account = self.account().await;
+            let ahead_ms = self.dice.between(1_000, 600_000);
+            let id = future_request_id(&mut self.dice, ahead_ms);
+            let fingerprint = self.caller.recorder.fingerprint(self.caller.number);
+            let early = Mutation::update(id, account, fingerprint, None);
+            self.send(&early).await;
+        }
         let age_ms = match self.dice.below(3) {
             0 => window_ms.saturating_sub(self.dice.between(500, 6_000)),
             _ => 0,

@@ -1,5 +1,6 @@
 //! Mutations as values: made once, sent once or many times, always the same.
 
+use holdfast_accounts::limits::CLOCK_SKEW_MS_MAX;
 use holdfast_client::v1;
 use holdfast_types::{Millis, RequestId};
 
@@ -21,6 +22,12 @@ pub(super) fn request_id(dice: &mut Dice, age_ms: u64) -> RequestId {
         .duration_since(std::time::UNIX_EPOCH)
         .map_or(0, |elapsed| elapsed.as_millis() as u64);
     RequestId::from_parts(Millis(now_ms.saturating_sub(age_ms)), dice.entropy())
+}
+
+/// A request id that is to be born after more time than clocks may differ by.
+pub(super) fn future_request_id(dice: &mut Dice, ahead_ms: u64) -> RequestId {
+    let birth = request_id(dice, 0).birth();
+    RequestId::from_parts(birth.plus(CLOCK_SKEW_MS_MAX + ahead_ms), dice.entropy())
 }
 
 /// An identifier as somebody types it.
