@@ -38,8 +38,10 @@ pub(crate) struct Import {
     /// What to do about accounts that exist.
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
-    /// Write rejected lines to this file, as JSON Lines with line number, reason and the line itself; otherwise
-    /// number and reason go to standard error. A resumed import appends.
+    /// Write rejected lines to this file, as JSON Lines with `line` (its number), `code`, `reason`, `message`,
+    /// `violations` and `input`, the line itself byte for byte; a line that is not JSON is a string there, and one that is
+    /// not UTF-8 is `input_base64`. Otherwise number and reason of the first 20 go to standard error. A resumed import
+    /// appends.
     #[arg(long, value_name = "FILE")]
     rejects: Option<PathBuf>,
     /// Show no progress bar. There is none either if standard error is not a terminal.

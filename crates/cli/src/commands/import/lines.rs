@@ -30,7 +30,7 @@ pub(super) struct Line {
     /// Offset of the byte after it.
     pub(super) end: u64,
     /// The line itself, for the report of a rejection.
-    pub(super) text: String,
+    pub(super) text: Vec<u8>,
     /// The item, or what is wrong with the line.
     pub(super) item: Result<v1::ImportItem, String>,
 }
@@ -126,10 +126,10 @@ fn read(input: &mut impl BufRead, position: &mut Position) -> std::io::Result<Op
             continue;
         }
         let item = parse(&bytes, position.line);
-        let mut text = String::from_utf8_lossy(&bytes).trim_end().to_owned();
-        if text.len() > LINE_BYTES_MAX {
-            text.clear();
-        }
+        let text = match bytes.trim_ascii() {
+            long if long.len() > LINE_BYTES_MAX => Vec::new(),
+            text => without_mark(text).to_owned(),
+        };
         return Ok(Some(Line {
             number: position.line,
             end: position.byte,
@@ -139,12 +139,16 @@ fn read(input: &mut impl BufRead, position: &mut Position) -> std::io::Result<Op
     }
 }
 
+/// A byte order mark at the start of a file is not part of its first line.
+fn without_mark(bytes: &[u8]) -> &[u8] {
+    bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes)
+}
+
 fn parse(bytes: &[u8], number: u64) -> Result<v1::ImportItem, String> {
     if bytes.len() > LINE_BYTES_MAX {
         return Err(format!("the line has more than {LINE_BYTES_MAX} bytes"));
     }
-    // A byte order mark at the start of a file is not part of its first line.
-    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+    let bytes = without_mark(bytes);
     // serde would take an array for the fields in order.
     if bytes.trim_ascii_start().first() != Some(&b'{') {
         return Err("the line is not a JSON object".to_owned());
@@ -189,6 +193,7 @@ mod tests {
             .collect();
         assert_eq!(shape, [(1, Some((1, "a"))), (4, None), (5, Some((5, "b")))]);
         assert_eq!(lines[2].end, text.len() as u64);
+        assert_eq!(lines[0].text, b"{\"account_id\":\"a\"}");
         let why = lines[1].item.as_ref().unwrap_err();
         assert!(why.contains("nonsense") && !why.contains("line 1"), "{why}");
     }

@@ -8,6 +8,8 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use holdfast_client::v1;
 use holdfast_types::RequestId;
 use serde_json::{Value, json};
@@ -19,12 +21,16 @@ use crate::progress::{Progress, thousands};
 /// The reason given for a line that is not an account.
 const MALFORMED: &str = "MALFORMED_LINE";
 
+/// How many rejected lines are shown where no file lists them.
+const SAID_MAX: u64 = 20;
+
 /// A line that was read and has no result yet.
 #[derive(Debug)]
 pub(super) struct Pending {
     pub(super) line: u64,
     pub(super) end: u64,
-    pub(super) text: String,
+    /// The line as it was, without the white space around it.
+    pub(super) text: Vec<u8>,
     /// What is wrong with it, if it could not be parsed.
     pub(super) wrong: Option<String>,
 }
@@ -42,6 +48,8 @@ pub(super) struct Report {
     updated: u64,
     skipped: u64,
     rejected: BTreeMap<String, u64>,
+    /// Rejected lines that no file lists.
+    unlisted: u64,
     failure: Option<Failure>,
 }
 
@@ -64,6 +72,7 @@ impl Report {
             updated: 0,
             skipped: 0,
             rejected: BTreeMap::new(),
+            unlisted: 0,
             failure: None,
         }
     }
@@ -180,28 +189,41 @@ impl Report {
     fn reject(&mut self, pending: &Pending, code: &str, reason: &str, message: &str, violations: Vec<Value>) {
         *self.rejected.entry(reason.to_owned()).or_default() += 1;
         let Some(rejects) = &mut self.rejects else {
-            self.progress
-                .say(&format!("line {}: {reason}: {message}", pending.line));
+            self.unlisted += 1;
+            if self.unlisted <= SAID_MAX {
+                self.progress
+                    .say(&format!("line {}: {reason}: {message}", pending.line));
+            }
             return;
         };
-        // The line as it was, as JSON if it is JSON.
-        let input =
-            serde_json::from_str(&pending.text).unwrap_or_else(|_| Value::from(pending.text.as_str()));
         let mut entry = json!({
-            "line": pending.line, "code": code, "reason": reason, "message": message, "input": input,
+            "line": pending.line, "code": code, "reason": reason, "message": message,
         });
         if !violations.is_empty() {
             entry["violations"] = Value::from(violations);
         }
+        let entry = with_input(&entry, &pending.text);
         // Flushed at once: when this process dies, the cluster still remembers the line as settled.
         if let Err(error) = writeln!(rejects, "{entry}").and_then(|()| rejects.flush()) {
             self.failure = Some(Failure::io("the file of rejected lines", &error));
         }
     }
 
+    /// Says how many rejected lines were neither shown nor listed, if any were.
+    fn more_unlisted(&self) -> Option<String> {
+        let more = self.unlisted.checked_sub(SAID_MAX).filter(|more| *more > 0)?;
+        Some(format!(
+            "… and {} more; --rejects FILE lists them all",
+            thousands(more)
+        ))
+    }
+
     /// Ends the bar; what was rejected so far is in its file.
     pub(super) fn stop(&mut self) {
         self.progress.finish();
+        if let Some(more) = self.more_unlisted() {
+            self.progress.say(&more);
+        }
         if let Some(rejects) = &mut self.rejects {
             let _ = rejects.flush();
         }
@@ -210,6 +232,9 @@ impl Report {
     /// Prints the summary. Returns how many lines were rejected.
     pub(super) fn finish(&mut self, format: Format) -> Result<u64, Failure> {
         self.progress.finish();
+        if let Some(more) = self.more_unlisted() {
+            self.progress.say(&more);
+        }
         if let Some(rejects) = &mut self.rejects {
             rejects
                 .flush()
@@ -259,6 +284,18 @@ impl Report {
     }
 }
 
+/// An entry of the file of rejected lines, with the line as its last field: byte for byte if it is JSON, which goes into
+/// JSON as it is; else as a string, or, if no string can hold it, in Base64.
+fn with_input(entry: &Value, line: &[u8]) -> String {
+    let entry = entry.to_string();
+    let before = entry.strip_suffix('}').unwrap_or(&entry);
+    match std::str::from_utf8(line) {
+        Ok(text) if serde_json::from_str::<Value>(text).is_ok() => format!("{before},\"input\":{text}}}"),
+        Ok(text) => format!("{before},\"input\":{}}}", Value::from(text)),
+        Err(_) => format!("{before},\"input_base64\":\"{}\"}}", STANDARD.encode(line)),
+    }
+}
+
 /// The file of rejected lines, ready for more. An earlier run may have got further than it could make durable:
 /// what it reported beyond `after_line` comes again, and a last line torn by its death with it.
 fn open_rejects(path: &Path, after_line: u64) -> std::io::Result<File> {
@@ -289,7 +326,7 @@ mod tests {
         Pending {
             line,
             end: line * 10,
-            text: format!("{{\"n\":{line}}}"),
+            text: format!("{{\"n\":{line}}}").into_bytes(),
             wrong: wrong.map(str::to_owned),
         }
     }
@@ -352,6 +389,42 @@ mod tests {
             ]
         );
         assert_eq!(entries[1]["input"]["n"], 2);
+    }
+
+    #[test]
+    fn a_rejected_line_is_written_as_it_was() {
+        let entry = json!({ "line": 1 });
+        // Neither the order of fields nor a number's digits are ours to change.
+        let texts: [(&[u8], &str); 4] = [
+            (
+                br#"{"z": 1.50,  "a":"\u0041","a":2}"#,
+                r#"{"line":1,"input":{"z": 1.50,  "a":"\u0041","a":2}}"#,
+            ),
+            (b"{\"a\" \tb", r#"{"line":1,"input":"{\"a\" \tb"}"#),
+            (b"a\xff", r#"{"line":1,"input_base64":"Yf8="}"#),
+            (b"", r#"{"line":1,"input":""}"#),
+        ];
+        for (line, written) in texts {
+            let found = with_input(&entry, line);
+            assert_eq!(found, written);
+            assert_eq!(serde_json::from_str::<Value>(&found).unwrap()["line"], 1);
+        }
+    }
+
+    #[test]
+    fn rejections_that_no_file_lists_are_counted_after_the_first_few() {
+        let mut report = Report::new(holdfast_client::new_request_id(), None, Some(100), false);
+        report.begin(0).unwrap();
+        for line in 1..=SAID_MAX {
+            report.read(pending(line, Some("no JSON")));
+        }
+        assert_eq!(report.more_unlisted(), None);
+        for line in 1..=1_234 {
+            report.read(pending(SAID_MAX + line, Some("no JSON")));
+        }
+        let more = report.more_unlisted().unwrap();
+        assert_eq!(more, "… and 1,234 more; --rejects FILE lists them all");
+        assert_eq!(report.finish(Format::Json).unwrap(), SAID_MAX + 1_234);
     }
 
     #[test]
