@@ -5,6 +5,7 @@
 
 mod bad_days;
 mod bad_input;
+mod bench;
 mod command_line;
 mod disk_full;
 mod exactly_once;

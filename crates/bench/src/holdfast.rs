@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use holdfast_client::{
-    CallOptions, Client, ClientError, ImportEvent, ImportOptions, Outcome, new_request_id, v1,
+    CallOptions, Client, ClientError, Gather, ImportEvent, ImportOptions, Outcome, new_request_id, v1,
 };
 use tonic::Code;
 
@@ -19,20 +19,25 @@ const PAYLOAD: &str = "payload";
 /// A cluster under load.
 pub struct Holdfast {
     clients: Vec<Client>,
-    realm: String,
+    /// One for each client.
+    gathers: Vec<Gather>,
+    parent: String,
     options: CallOptions,
 }
 
 impl Holdfast {
     /// A cluster, reached through `clients`, of which each has connections of its own.
-    pub fn new(clients: Vec<Client>, realm: impl Into<String>, options: CallOptions) -> Self {
+    pub fn new(clients: Vec<Client>, realm: &str, options: CallOptions) -> Self {
         assert!(
             !clients.is_empty(),
             "a cluster is reached through at least one client"
         );
+        let parent = format!("realms/{realm}");
+        let gather = |client: &Client| client.gather(parent.clone(), options.clone());
         Holdfast {
+            gathers: clients.iter().map(gather).collect(),
             clients,
-            realm: realm.into(),
+            parent,
             options,
         }
     }
@@ -53,9 +58,11 @@ impl Store for Holdfast {
     }
 
     async fn session(&self, client: usize) -> Result<HoldfastSession, Failure> {
+        let which = client % self.clients.len();
         let mut session = HoldfastSession {
-            client: self.clients[client % self.clients.len()].clone(),
-            parent: format!("realms/{}", self.realm),
+            client: self.clients[which].clone(),
+            gather: self.gathers[which].clone(),
+            parent: self.parent.clone(),
             options: self.options.clone(),
         };
         // Connects, and learns who leads.
@@ -67,6 +74,7 @@ impl Store for Holdfast {
 /// One client of a cluster.
 pub struct HoldfastSession {
     client: Client,
+    gather: Gather,
     parent: String,
     options: CallOptions,
 }
@@ -132,6 +140,10 @@ impl Session for HoldfastSession {
         };
         let response = self.client.lookup_account(request, &self.options).await;
         found(response.map(|response| response.account))
+    }
+
+    async fn gathered_get(&mut self, id: &str) -> Result<Option<Found>, Failure> {
+        found(self.gather.get_account(id).await)
     }
 
     async fn import(&mut self, records: Vec<Record>, existing: Existing) -> Result<(), Failure> {

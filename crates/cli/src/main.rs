@@ -44,6 +44,8 @@ enum Command {
     Import(commands::import::Import),
     /// Export all accounts as JSON Lines.
     Export(commands::export::Export),
+    /// Put the cluster under load and measure it.
+    Bench(Box<commands::bench::Bench>),
 }
 
 fn main() -> std::process::ExitCode {
@@ -63,7 +65,12 @@ fn main() -> std::process::ExitCode {
 }
 
 fn run_against_cluster(global: &args::Global, command: &Command) -> Result<(), Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
+    let mut builder = match command {
+        // As many clients as there are cores to run them.
+        Command::Bench(_) => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let runtime = builder
         .enable_all()
         .build()
         .map_err(|error| Failure::io("cannot start the runtime", &error))?;
@@ -75,6 +82,7 @@ fn run_against_cluster(global: &args::Global, command: &Command) -> Result<(), F
                 Command::Realm(command) => commands::realm::run(command, global).await,
                 Command::Import(command) => commands::import::run(command, global).await,
                 Command::Export(command) => commands::export::run(command, global).await,
+                Command::Bench(command) => commands::bench::run(command, global).await,
                 Command::Serve(_) => Err(Failure::new(Exit::Internal, "serve has a runtime of its own")),
             }
         };

@@ -15,6 +15,7 @@
 //! repeating safe: the cluster remembers what an id did. So an error's [`Outcome`] is `Unknown` only when the
 //! deadline came first, and then repeating the call with [`Failure::request_id`] still tells; or when an id was so
 //! old that an unanswered attempt may have been forgotten. [`Import`] and [`Export`] put the same promise on streams.
+//! A [`Gather`] sends reads that many tasks ask for at the same moment as batches.
 //!
 //! The same code runs in production and in the simulation; only the `transport` module knows which.
 #![forbid(unsafe_code)]
@@ -28,6 +29,7 @@ mod config;
 mod endpoints;
 mod error;
 mod export;
+mod gather;
 mod import;
 mod realm;
 mod request_id;
@@ -40,6 +42,7 @@ pub use cluster::NodeClient;
 pub use config::{CallOptions, ClientConfig, TlsOptions};
 pub use error::{ClientError, Failure, Outcome};
 pub use export::Export;
+pub use gather::Gather;
 pub use holdfast_wire::v1;
 pub use import::{Import, ImportEvent, ImportOptions};
 pub use request_id::new_request_id;

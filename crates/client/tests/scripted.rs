@@ -4,6 +4,9 @@
 #![allow(clippy::unwrap_used)]
 #![cfg(not(madsim))]
 
+#[path = "scripted/gather.rs"]
+mod gather;
+
 use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -231,9 +234,11 @@ impl AccountService for Scripted {
 
     async fn batch_get_accounts(
         &self,
-        _: Request<v1::BatchGetAccountsRequest>,
+        request: Request<v1::BatchGetAccountsRequest>,
     ) -> Result<Response<v1::BatchGetAccountsResponse>, Status> {
-        Err(Status::unimplemented("not in the script"))
+        let act = self.note(&request, "");
+        let template = self.perform(act).await?;
+        Ok(gather::answer(request.into_inner(), template))
     }
 
     async fn lookup_account(

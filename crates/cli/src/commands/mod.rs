@@ -1,6 +1,7 @@
 //! The commands, one file each.
 
 pub(crate) mod account;
+pub(crate) mod bench;
 pub(crate) mod cluster;
 pub(crate) mod export;
 pub(crate) mod import;
