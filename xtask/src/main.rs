@@ -7,6 +7,7 @@
 //! No dependencies, so that the first command a newcomer types compiles in a second or two. Everything that
 //! needs a running node goes through the `holdfast` binary, as a user would.
 
+mod bench;
 mod down;
 mod generate;
 mod local;
@@ -55,7 +56,7 @@ fn main() -> ExitCode {
         "down" => down::run(&args),
         "test" => test::run(&args),
         "sim" => sim::run(&args),
-        "bench" => workspace::bench(&args),
+        "bench" => bench::run(&args),
         "generate" => generate::run(&args),
         "help" | "-h" | "--help" => {
             print!("{USAGE}");

@@ -27,7 +27,13 @@ pub(crate) fn ensure() -> Result<(), Failure> {
         println!("Missing: {package} ({why}).");
     }
     let packages: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
-    install(&packages)?;
+    let by_hand = format!(
+        "install a C++ compiler and libclang with its headers, then run this again\n  \
+         Debian, Ubuntu:  apt-get install {}\n  Fedora:          dnf install gcc-c++ clang-devel\n  \
+         Arch:            pacman -S gcc clang\n  libclang elsewhere: set LIBCLANG_PATH to its directory",
+        packages.join(" ")
+    );
+    install(&packages, &by_hand)?;
     if !runs("c++") || !libclang_present() {
         return Err(format!(
             "{} installed, but a C++ compiler and libclang are still not found",
@@ -37,22 +43,17 @@ pub(crate) fn ensure() -> Result<(), Failure> {
     Ok(())
 }
 
-fn install(packages: &[&str]) -> Result<(), Failure> {
-    let by_hand = format!(
-        "install a C++ compiler and libclang with its headers, then run this again\n  \
-         Debian, Ubuntu:  apt-get install {}\n  Fedora:          dnf install gcc-c++ clang-devel\n  \
-         Arch:            pacman -S gcc clang\n  libclang elsewhere: set LIBCLANG_PATH to its directory",
-        packages.join(" ")
-    );
+/// Installs packages where Debian's package manager can, or fails with `by_hand`.
+pub(crate) fn install(packages: &[&str], by_hand: &str) -> Result<(), Failure> {
     if !Path::new("/etc/debian_version").exists() || !workspace::installed("apt-get") {
-        return Err(by_hand);
+        return Err(by_hand.to_owned());
     }
     let prefix: &[&str] = if is_root() {
         &[]
     } else if workspace::installed("sudo") {
         &["sudo"]
     } else {
-        return Err(by_hand);
+        return Err(by_hand.to_owned());
     };
     let mut install: Vec<&str> = vec!["apt-get", "install", "-y", "--no-install-recommends"];
     install.extend(packages);
@@ -71,7 +72,8 @@ fn install(packages: &[&str]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn is_root() -> bool {
+/// Whether this process runs as root.
+pub(crate) fn is_root() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| {
         status
             .lines()

@@ -81,7 +81,7 @@ pub(crate) fn installed(name: &str) -> bool {
 /// Builds the `holdfast` binary and says where it is.
 pub(crate) fn build_holdfast() -> Result<PathBuf, Failure> {
     let target = target_dir()?;
-    if !rocksdb_is_built(&target) {
+    if !rocksdb_is_built(&target.join("debug")) {
         eprintln!(
             "First build: RocksDB is compiled from source, 10 to 15 minutes on two cores{}. Later builds take seconds.",
             if ccache_wrappers().is_some() {
@@ -115,9 +115,9 @@ pub(crate) fn bench(args: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// True when a finished RocksDB library lies in the target directory.
-fn rocksdb_is_built(target: &Path) -> bool {
-    let Ok(entries) = std::fs::read_dir(target.join("debug/build")) else {
+/// True when a finished RocksDB library lies in a profile's part of the target directory.
+pub(crate) fn rocksdb_is_built(profile: &Path) -> bool {
+    let Ok(entries) = std::fs::read_dir(profile.join("build")) else {
         return false;
     };
     entries.flatten().any(|entry| {

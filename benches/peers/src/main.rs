@@ -1,0 +1,178 @@
+//! The comparison's side of the load: drivers for etcd, PostgreSQL and a bare echo, and the tables made of what was
+//! measured.
+//!
+//! `cargo xtask bench peers` starts and stops the stores and calls this program for everything else. One process is one
+//! run: [`load`] puts a store under one load and appends one line of JSON to a file; [`outcome`] is what such a line
+//! says; [`report`] reads them all, takes medians, prints tables and, with `--check`, compares with the [`margins`].
+//!
+//! The generator, its keys, clocks and histograms are those of `holdfast bench`, the same for every store. A driver
+//! ([`etcd`], [`postgres`], [`echo`], [`holdfast`]) does no more than its store's users would, and no less.
+#![forbid(unsafe_code)]
+
+mod echo;
+mod etcd;
+mod generated;
+mod holdfast;
+mod impatient;
+mod load;
+mod margins;
+mod outcome;
+mod postgres;
+mod processes;
+mod report;
+mod statistics;
+mod status;
+mod table;
+#[cfg(test)]
+mod testing;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Drivers for the stores that Holdfast is compared with.
+#[derive(Debug, Parser)]
+#[command(name = "holdfast-bench-peers")]
+struct Program {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Put a store under load and append what was measured to a file.
+    Load(Box<load::LoadArgs>),
+    /// Append what the nodes take when nothing happens: memory, disk.
+    Rest(load::RestArgs),
+    /// Wait until the store answers, and create its tables where it has any.
+    Ready(TargetArgs),
+    /// Print the place, from 1, of the node that leads.
+    Leader(TargetArgs),
+    /// Serve the bare echo until stopped.
+    EchoServer {
+        /// Where.
+        #[arg(long)]
+        listen: SocketAddr,
+        /// Length of an answer, bytes.
+        #[arg(long, default_value_t = 1024)]
+        record_bytes: usize,
+    },
+    /// Tables of all that was measured.
+    Report(report::ReportArgs),
+}
+
+/// The stores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+enum Target {
+    Holdfast,
+    Etcd,
+    PostgresBare,
+    PostgresEquivalent,
+    Echo,
+}
+
+/// Which store, and where.
+#[derive(Debug, Clone, Args)]
+struct TargetArgs {
+    /// Which.
+    #[arg(long, value_enum)]
+    target: Target,
+    /// `host:port` of each node's client port; for PostgreSQL the primary's.
+    #[arg(long = "endpoint", required = true)]
+    endpoints: Vec<String>,
+    /// `host:port` of each node's admin port, if it has one.
+    #[arg(long = "admin-endpoint")]
+    admin_endpoints: Vec<String>,
+    /// Connections of the load [default: the best of those tried].
+    #[arg(long)]
+    connections: Option<usize>,
+    /// Connections for reads, where reads and writes have their own [default: the best of those tried].
+    #[arg(long)]
+    read_connections: Option<usize>,
+}
+
+/// How a driver reaches its store.
+#[derive(Debug, Clone)]
+struct Setup {
+    endpoints: Vec<String>,
+    admin_endpoints: Vec<String>,
+    connections: usize,
+    read_connections: usize,
+}
+
+impl TargetArgs {
+    /// With the defaults of the store, for so many clients.
+    fn setup(&self, clients: usize) -> Setup {
+        let (connections, read_connections) = match self.target {
+            Target::PostgresBare | Target::PostgresEquivalent => (
+                clients.clamp(1, POSTGRES_CONNECTIONS_MAX),
+                clients.clamp(1, POSTGRES_READ_CONNECTIONS_MAX),
+            ),
+            Target::Etcd | Target::Echo => (clients.clamp(1, GRPC_CONNECTIONS_MAX), 0),
+            Target::Holdfast => (1, 0),
+        };
+        Setup {
+            endpoints: self.endpoints.clone(),
+            admin_endpoints: self.admin_endpoints.clone(),
+            connections: self.connections.unwrap_or(connections),
+            read_connections: self.read_connections.unwrap_or(read_connections),
+        }
+    }
+}
+
+/// Backends that write. More of them cost PostgreSQL more than the longer groups of its log gain.
+const POSTGRES_CONNECTIONS_MAX: usize = 64;
+/// Backends that read, each with many requests under way.
+const POSTGRES_READ_CONNECTIONS_MAX: usize = 8;
+/// HTTP/2 connections, each with many calls under way.
+const GRPC_CONNECTIONS_MAX: usize = 4;
+
+impl Setup {
+    /// For the record.
+    fn describe(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([
+            ("endpoints".to_owned(), self.endpoints.join(",")),
+            ("connections".to_owned(), self.connections.to_string()),
+        ])
+    }
+}
+
+/// How long a store that was just started may take to answer.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let result = match Program::parse().command {
+        Command::Load(args) => load::run(*args).await,
+        Command::Rest(args) => load::rest(&args),
+        Command::Ready(args) => load::ready(&args, READY_LIMIT).await,
+        Command::Leader(args) => load::print_leader(&args).await,
+        Command::EchoServer { listen, record_bytes } => echo::serve(listen, record_bytes)
+            .await
+            .map_err(|why| format!("cannot serve on {listen}: {why}")),
+        Command::Report(args) => report::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Appends one line, whole, to a file.
+fn append(path: &PathBuf, line: &str) -> Result<(), String> {
+    use std::io::Write;
+    let problem = |why: std::io::Error| format!("cannot write {}: {why}", path.display());
+    let mut file = std::fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(problem)?;
+    file.write_all(format!("{line}\n").as_bytes()).map_err(problem)
+}

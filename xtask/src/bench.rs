@@ -1,0 +1,20 @@
+//! `cargo xtask bench`: the benchmarks of the parts (criterion), and the comparison with other stores.
+
+mod cluster;
+mod etcd;
+mod holdfast;
+mod install;
+mod peers;
+mod points;
+mod postgres;
+mod store;
+
+use crate::{Failure, workspace};
+
+/// Runs the command.
+pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
+    match args.split_first() {
+        Some((first, rest)) if first == "peers" => peers::run(rest),
+        _ => workspace::bench(args),
+    }
+}
