@@ -6,6 +6,7 @@
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 use holdfast_node::config::LogFormat;
@@ -13,6 +14,11 @@ use holdfast_node::{Config, StartError, SystemClock};
 use holdfast_storage_rocksdb::{OpenOptions, RocksEngine};
 use serde_json::json;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing::Metadata;
+use tracing::subscriber::Interest;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::exit::{Exit, Failure};
 use crate::output::{self, Format};
@@ -185,12 +191,46 @@ fn start_logging(config: &Config) -> Result<(), Failure> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr);
     let installed = match config.log.format {
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Json => builder
+            .json()
+            .flatten_event(true)
+            .finish()
+            .with(QuietEnd)
+            .try_init(),
         LogFormat::Human => builder
             .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+            .finish()
+            .with(QuietEnd)
             .try_init(),
     };
     installed.map_err(|error| Failure::new(Exit::Internal, format!("logging: {error}")))
+}
+
+/// Whether this node was told to stop.
+static STOPPING: AtomicBool = AtomicBool::new(false);
+
+/// Keeps back what openraft says of a node that was told to stop: it calls it an error that messages of its peers no
+/// longer find it. A node that stops by itself is heard to its end.
+struct QuietEnd;
+
+impl QuietEnd {
+    fn concerns(metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("openraft")
+    }
+}
+
+impl<S: tracing::Subscriber> Layer<S> for QuietEnd {
+    fn register_callsite(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if QuietEnd::concerns(metadata) {
+            Interest::sometimes()
+        } else {
+            Interest::always()
+        }
+    }
+
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        !(QuietEnd::concerns(metadata) && STOPPING.load(Ordering::Relaxed))
+    }
 }
 
 /// A panic is a defect of ours. The log gets one line with its place, instead of a trace on a terminal that nobody
@@ -253,6 +293,7 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
             Err(Failure::new(Exit::Fatal, format!("node {node_id} stopped: {reason}")))
         }
         signal = signals.next() => {
+            STOPPING.store(true, Ordering::Relaxed);
             tracing::info!(signal, "stopping: handing leadership over, then finishing what is under way");
             tokio::select! {
                 biased;
@@ -380,6 +421,43 @@ mod tests {
             (config.log.level.as_str(), config.node.data_dir.to_str()),
             ("debug", Some("elsewhere"))
         );
+    }
+
+    #[test]
+    fn the_end_is_quiet_only_for_who_was_told_to_stop() {
+        #[derive(Clone, Default)]
+        struct Written(Arc<std::sync::Mutex<Vec<u8>>>);
+        impl std::io::Write for Written {
+            fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+                self.0.lock().unwrap().write(bytes)
+            }
+            fn flush(&mut self) -> std::io::Result<()> {
+                Ok(())
+            }
+        }
+        let written = Written::default();
+        let writer = written.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .with_ansi(false)
+            .finish()
+            .with(QuietEnd);
+        tracing::subscriber::with_default(subscriber, || {
+            for stopping in [false, true] {
+                STOPPING.store(stopping, Ordering::Relaxed);
+                tracing::error!(target: "openraft::raft::raft_inner", stopping, "raft");
+                tracing::error!(target: "holdfast_node", stopping, "ours");
+            }
+            STOPPING.store(false, Ordering::Relaxed);
+        });
+        let text = String::from_utf8(written.0.lock().unwrap().clone()).unwrap();
+        let said = |who: &str| text.lines().filter(|line| line.contains(who)).count();
+        assert_eq!(
+            (said("raft stopping=false"), said("ours stopping")),
+            (1, 2),
+            "{text}"
+        );
+        assert_eq!(said("raft stopping=true"), 0, "{text}");
     }
 
     #[test]
