@@ -113,8 +113,10 @@ impl Network {
         match status.code() {
             Code::FailedPrecondition | Code::PermissionDenied | Code::Unauthenticated => {
                 reached!("network.refused-by-peer");
-                // Not a passing trouble: someone else answers at that address.
-                tracing::warn!(message, "a peer refuses this node");
+                // Not a passing trouble, so it is said at once, but not with every message.
+                if self.peers.told_of_refusals.due(self.target, Instant::now()) {
+                    tracing::warn!(message, "a peer refuses this node");
+                }
                 RPCError::Unreachable(Unreachable::from_string(message))
             }
             Code::Unavailable | Code::Unimplemented | Code::InvalidArgument => {

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use holdfast_types::NodeId;
 use holdfast_wire::internal as wire;
 use holdfast_wire::internal::peer_service_client::PeerServiceClient;
+use tokio::time::Instant;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
@@ -22,6 +23,28 @@ use crate::{ConsensusConfig, FatalSink, PeerTls};
 
 /// The largest message either side takes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// The least time between two lines about a member that refuses this node.
+const TELL_OF_REFUSALS: Duration = Duration::from_secs(60);
+
+/// When the log was last told that a member refuses this node.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<BTreeMap<NodeId, Instant>>);
+
+impl Told {
+    /// Whether it is time to tell of `node`: at first, and then now and then, because Raft goes on asking it many times
+    /// a second.
+    pub(crate) fn due(&self, node: NodeId, now: Instant) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let due = told
+            .get(&node)
+            .is_none_or(|told| now.duration_since(*told) >= TELL_OF_REFUSALS);
+        if due {
+            told.insert(node, now);
+        }
+        due
+    }
+}
 
 /// What a channel is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +70,7 @@ pub(crate) struct Peers {
     /// Members that get or got a snapshot and have not caught up since, and its last index.
     receiving: Mutex<BTreeMap<NodeId, u64>>,
     channels: Mutex<BTreeMap<(String, Purpose), Channel>>,
+    pub(crate) told_of_refusals: Told,
 }
 
 impl Peers {
@@ -66,6 +90,7 @@ impl Peers {
             transferring: Mutex::default(),
             receiving: Mutex::default(),
             channels: Mutex::new(BTreeMap::new()),
+            told_of_refusals: Told::default(),
         }
     }
 
@@ -176,4 +201,23 @@ fn with_tls(endpoint: Endpoint, tls: &PeerTls) -> Result<Endpoint, Status> {
 #[cfg(madsim)]
 fn with_tls(endpoint: Endpoint, _tls: &PeerTls) -> Result<Endpoint, Status> {
     Ok(endpoint)
+}
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_told_at_once_and_then_once_a_minute() {
+        let told = Told::default();
+        let began = Instant::now();
+        assert!(told.due(2, began));
+        assert!(told.due(3, began), "each member's for itself");
+        let later = (1..=1_800).map(|n| began + Duration::from_millis(100) * n);
+        assert_eq!(
+            later.filter(|now| told.due(2, *now)).count(),
+            3,
+            "in three minutes"
+        );
+    }
 }
