@@ -412,6 +412,7 @@ async fn compare_clocks(core: Arc<Core>) {
         let mut ahead_ms = Vec::new();
         let mut disks_nearly_full = 0;
         let members = core.group.members();
+        let began = (core.clock.now(), Instant::now());
         for (node, addresses) in members.iter().filter(|(node, _)| **node != core.node_id()) {
             let Ok(mut client) = core.peers.client(&addresses.peer) else {
                 continue;
@@ -431,8 +432,7 @@ async fn compare_clocks(core: Arc<Core>) {
             }
         }
         core.disk.peers_nearly_full(disks_nearly_full, members.len());
-        core.clock_guard
-            .measured(core.clock.now(), ahead_ms, members.len());
+        core.clock_guard.measured(began, ahead_ms, members.len());
         if !core.clock_guard.trusted() && core.leadership().is_me {
             reached!("clock.leadership-given-up");
             tracing::warn!(

@@ -47,14 +47,17 @@ impl ClockGuard {
         }
     }
 
-    /// Takes a round of measurements in a cluster of `members`, made when this clock showed `now`: how far each
-    /// reachable peer's clock is ahead of it. With fewer than two peers nobody can say whose clock is wrong; then the last conclusion
-    /// stands, unless the one peer agrees with this clock.
-    pub(crate) fn measured(&self, now: Millis, mut ahead_ms: Vec<i64>, members: usize) {
+    /// Takes a round of measurements in a cluster of `members`, begun when both of this node's clocks showed `began`:
+    /// how far each reachable peer's clock is ahead of it. With fewer than two peers nobody can say whose clock is
+    /// wrong; then the last conclusion stands, unless the one peer agrees with this clock.
+    ///
+    /// It is the beginning that a quorum vouches for. A round takes a while, and a clock that jumps in the middle of it
+    /// shows at its end what those that were asked before have never agreed with.
+    pub(crate) fn measured(&self, began: (Millis, Instant), mut ahead_ms: Vec<i64>, members: usize) {
         let near = |ahead: &&i64| ahead.abs() <= self.offset_ms_max;
         let agreeing = 1 + ahead_ms.iter().filter(near).count();
         if agreeing > members / 2 {
-            *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some((now, Instant::now()));
+            *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = Some(began);
         }
         let offset = match ahead_ms[..] {
             [] => return,
@@ -113,6 +116,11 @@ impl ClockGuard {
 mod tests {
     use super::*;
 
+    /// Now, by a clock that shows this.
+    fn at(wall: Millis) -> (Millis, Instant) {
+        (wall, Instant::now())
+    }
+
     #[test]
     fn only_the_odd_one_out_steps_aside() {
         let guard = ClockGuard::new(500);
@@ -131,7 +139,7 @@ mod tests {
             (&[-700, -900, -600, 4], 600, false),
         ];
         for (ahead, offset, trusted) in table {
-            guard.measured(Millis(0), ahead.to_vec(), 3);
+            guard.measured(at(Millis(0)), ahead.to_vec(), 3);
             assert_eq!(
                 (guard.offset_ms(), guard.trusted()),
                 (offset, trusted),
@@ -146,15 +154,15 @@ mod tests {
         let (log_clock, years_later) = (Millis(1_000_000), Millis(100_000_000_000));
         assert!(guard.may_stamp(log_clock.plus(1_000), log_clock));
         assert!(!guard.may_stamp(years_later, log_clock));
-        guard.measured(years_later, vec![9_000], 3);
+        guard.measured(at(years_later), vec![9_000], 3);
         assert!(
             !guard.may_stamp(years_later, log_clock),
             "the one peer that answered does not agree"
         );
-        guard.measured(years_later, vec![20], 3);
+        guard.measured(at(years_later), vec![20], 3);
         assert!(guard.may_stamp(years_later, log_clock));
         let alone = ClockGuard::new(500);
-        alone.measured(years_later, vec![], 1);
+        alone.measured(at(years_later), vec![], 1);
         assert!(
             alone.may_stamp(years_later, log_clock),
             "a cluster of one has nobody to ask"
@@ -165,13 +173,25 @@ mod tests {
     fn a_clock_that_jumped_since_is_not_believed_until_a_quorum_agrees_again() {
         let guard = ClockGuard::new(500);
         let (log_clock, now) = (Millis(1_000_000), Millis(1_000_100));
-        guard.measured(now, vec![20, -3], 3);
+        guard.measured(at(now), vec![20, -3], 3);
         assert!(guard.may_stamp(now.plus(200), log_clock));
         assert!(!guard.may_stamp(now.plus(15 * 60_000), log_clock));
         assert!(!guard.may_stamp(now.plus(2_000), log_clock));
         assert!(!guard.may_stamp(now.minus(2_000), log_clock));
         // Somebody set it right, and the peers say so.
-        guard.measured(now.plus(2_000), vec![20, -3], 3);
+        guard.measured(at(now.plus(2_000)), vec![20, -3], 3);
         assert!(guard.may_stamp(now.plus(2_100), log_clock));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_while_peers_are_asked_is_not_believed() {
+        let guard = ClockGuard::new(500);
+        let (log_clock, now) = (Millis(1_000_000), Millis(1_000_100));
+        let began = at(now);
+        // All were asked before it jumped; the round ends after.
+        let jumped = now.plus(18 * 60_000);
+        guard.measured(began, vec![20, -3, 5, 1], 5);
+        assert!(!guard.may_stamp(jumped, log_clock));
+        assert!(guard.may_stamp(now.plus(100), log_clock));
     }
 }
