@@ -1,7 +1,5 @@
 //! Why a call has no answer: a problem found here, or the status another node gave.
 
-use holdfast_markers::reached;
-use holdfast_storage::engine::EngineError;
 use holdfast_types::Rejection;
 use holdfast_wire::status::{ErrorView, OutcomeView, Problem, Reason};
 use tonic::Status;
@@ -59,18 +57,6 @@ impl From<Problem> for Failure {
 impl From<Rejection> for Failure {
     fn from(rejection: Rejection) -> Self {
         Problem::rejected(&rejection).into()
-    }
-}
-
-/// A read of local state failed. Whoever owns the engine stops the node; the caller is told to go elsewhere.
-impl From<EngineError> for Failure {
-    fn from(error: EngineError) -> Self {
-        reached!("state.not-readable");
-        tracing::error!(%error, "reading state failed");
-        Failure::new(
-            Reason::NodeNotServing,
-            "this node cannot read its state and is stopping",
-        )
     }
 }
 
