@@ -40,6 +40,8 @@ cargo xtask COMMAND
   sim --planted [BUG ...]
                      plant bugs on purpose: do the judges notice, and after how many seeds?
   bench [FILTER]     the processor's share of a write, part by part (criterion)
+  bench peers [--quick] [--check] [--rounds N] [--only STORE] [--accounts N]
+                     Holdfast, etcd and PostgreSQL in turns under the same load (`bench peers --help`)
   generate N [--seed N] [--out FILE] [--clean]
                      N accounts as JSON Lines, collisions and mistakes included on purpose
 ";

@@ -29,13 +29,23 @@ impl<S: Store> Store for Impatient<S> {
         settings
     }
 
+    /// A store that has just had a failure may need a moment.
     async fn session(&self, client: usize) -> Result<Self::Session, Failure> {
-        Ok(ImpatientSession {
-            session: self.store.session(client).await?,
-            limit: self.limit,
-        })
+        let limit = self.limit;
+        let mut attempts_left = SESSION_ATTEMPTS;
+        loop {
+            attempts_left -= 1;
+            match self.store.session(client).await {
+                Ok(session) => return Ok(ImpatientSession { session, limit }),
+                Err(why) if attempts_left == 0 => return Err(why),
+                Err(_) => tokio::time::sleep(limit).await,
+            }
+        }
     }
 }
+
+/// How often a session is tried to be had.
+const SESSION_ATTEMPTS: u32 = 20;
 
 /// One client.
 pub(crate) struct ImpatientSession<S> {

@@ -103,30 +103,37 @@ async fn measure<S: Store>(store: S, args: &LoadArgs) -> Result<Vec<Outcome>, Fa
     let nodes = args.node_pids.len();
     let mut outcomes = Vec::new();
     if let Some(accounts) = args.options.prepare {
-        let mut meter = Meter::new(&args.node_pids);
-        meter.read();
+        let used = || Used::by(&args.node_pids).unwrap_or_default();
+        let before = used();
         let prepared = prepare(&store, &args.options, accounts, |_| {}).await?;
-        meter.read();
         println!("filled {} in {:.1} s", prepared.prepared, prepared.seconds);
         outcomes.push(Outcome::Filled(FilledOutcome {
             round,
             store: store.name().to_owned(),
             record_bytes: args.options.record_bytes,
             nodes,
-            used: meter.used(),
+            used: used().since(before),
             prepared,
         }));
     }
     let Some(plan) = args.options.plan() else {
         return Ok(outcomes);
     };
-    let mut meter = Meter::new(&args.node_pids);
+    // Reading takes milliseconds, which are not the clients' to wait for.
+    let read = || {
+        let pids = args.node_pids.clone();
+        tokio::task::spawn_blocking(move || Used::by(&pids).unwrap_or_default())
+    };
+    let (mut first, mut last) = (read(), None);
     let measurement = run_plan(&store, &plan, |progress: Progress| match progress.stage {
         // The last one of these is the moment in which the measured time begins.
-        Stage::WarmingUp => meter.restart(),
-        Stage::Measuring | Stage::Preparing => meter.read(),
+        Stage::WarmingUp => first = read(),
+        Stage::Measuring if progress.done >= progress.of => last = Some(read()),
+        Stage::Measuring | Stage::Preparing => {}
     })
     .await?;
+    let last = last.unwrap_or_else(read);
+    let (first, last) = (first.await.unwrap_or_default(), last.await.unwrap_or_default());
     println!(
         "{:.0} a second, p50 {} us, p99 {} us, {} errors",
         measurement.throughput, measurement.all.p50_us, measurement.all.p99_us, measurement.errors
@@ -141,46 +148,11 @@ async fn measure<S: Store>(store: S, args: &LoadArgs) -> Result<Vec<Outcome>, Fa
             round,
             share: args.share,
             nodes,
-            used: meter.used(),
+            used: last.since(first),
             measurement,
         }))
     });
     Ok(outcomes)
-}
-
-/// The nodes' accounts at two moments.
-struct Meter<'a> {
-    pids: &'a [u32],
-    first: Option<Used>,
-    last: Option<Used>,
-}
-
-impl<'a> Meter<'a> {
-    fn new(pids: &'a [u32]) -> Self {
-        Meter {
-            pids,
-            first: None,
-            last: None,
-        }
-    }
-
-    fn restart(&mut self) {
-        self.first = None;
-        self.read();
-    }
-
-    fn read(&mut self) {
-        // Only a /proc that is not as expected fails, and then the columns stay empty.
-        self.last = Used::by(self.pids).ok();
-        self.first = self.first.or(self.last);
-    }
-
-    fn used(&self) -> Used {
-        match (self.first, self.last) {
-            (Some(first), Some(last)) => last.since(first),
-            _ => Used::default(),
-        }
-    }
 }
 
 /// Records what nodes take at rest.

@@ -90,9 +90,12 @@ struct TargetArgs {
     /// Connections of the load [default: the best of those tried].
     #[arg(long)]
     connections: Option<usize>,
-    /// Connections for reads, where reads and writes have their own [default: the best of those tried].
-    #[arg(long)]
-    read_connections: Option<usize>,
+    /// PostgreSQL: how many connections read at the same time.
+    #[arg(long, default_value_t = 8)]
+    readers: usize,
+    /// PostgreSQL: connections on which gathered reads travel together.
+    #[arg(long, default_value_t = 8)]
+    shared_connections: usize,
 }
 
 /// How a driver reaches its store.
@@ -101,33 +104,30 @@ struct Setup {
     endpoints: Vec<String>,
     admin_endpoints: Vec<String>,
     connections: usize,
-    read_connections: usize,
+    readers: usize,
+    shared_connections: usize,
 }
 
 impl TargetArgs {
     /// With the defaults of the store, for so many clients.
     fn setup(&self, clients: usize) -> Setup {
-        let (connections, read_connections) = match self.target {
-            Target::PostgresBare | Target::PostgresEquivalent => (
-                clients.clamp(1, POSTGRES_CONNECTIONS_MAX),
-                clients.clamp(1, POSTGRES_READ_CONNECTIONS_MAX),
-            ),
-            Target::Etcd | Target::Echo => (clients.clamp(1, GRPC_CONNECTIONS_MAX), 0),
-            Target::Holdfast => (1, 0),
+        let most = match self.target {
+            Target::PostgresBare | Target::PostgresEquivalent => POSTGRES_CONNECTIONS_MAX,
+            Target::Etcd | Target::Echo => GRPC_CONNECTIONS_MAX,
+            Target::Holdfast => 1,
         };
         Setup {
             endpoints: self.endpoints.clone(),
             admin_endpoints: self.admin_endpoints.clone(),
-            connections: self.connections.unwrap_or(connections),
-            read_connections: self.read_connections.unwrap_or(read_connections),
+            connections: self.connections.unwrap_or(clients.clamp(1, most)),
+            readers: self.readers,
+            shared_connections: self.shared_connections,
         }
     }
 }
 
-/// Backends that write. More of them cost PostgreSQL more than the longer groups of its log gain.
+/// A pool's size. More backends cost PostgreSQL more than longer groups of its log gain.
 const POSTGRES_CONNECTIONS_MAX: usize = 64;
-/// Backends that read, each with many requests under way.
-const POSTGRES_READ_CONNECTIONS_MAX: usize = 8;
 /// HTTP/2 connections, each with many calls under way.
 const GRPC_CONNECTIONS_MAX: usize = 4;
 
@@ -144,9 +144,30 @@ impl Setup {
 /// How long a store that was just started may take to answer.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    let result = match Program::parse().command {
+fn main() -> ExitCode {
+    let command = Program::parse().command;
+    // The clients run on one thread, as with `holdfast bench`: nothing is handed from one to the other. The echo has
+    // what any server has.
+    let mut runtime = match command {
+        Command::EchoServer { .. } => tokio::runtime::Builder::new_multi_thread(),
+        _ => tokio::runtime::Builder::new_current_thread(),
+    };
+    let result = runtime
+        .enable_all()
+        .build()
+        .map_err(|why| format!("no runtime to be had: {why}"))
+        .and_then(|runtime| runtime.block_on(run(command)));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            eprintln!("{why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(command: Command) -> Result<(), String> {
+    match command {
         Command::Load(args) => load::run(*args).await,
         Command::Rest(args) => load::rest(&args),
         Command::Ready(args) => load::ready(&args, READY_LIMIT).await,
@@ -155,13 +176,6 @@ async fn main() -> ExitCode {
             .await
             .map_err(|why| format!("cannot serve on {listen}: {why}")),
         Command::Report(args) => report::run(&args),
-    };
-    match result {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("{why}");
-            ExitCode::FAILURE
-        }
     }
 }
 

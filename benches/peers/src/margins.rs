@@ -336,7 +336,7 @@ mod tests {
     #[test]
     fn what_nodes_take_and_how_long_they_are_silent() {
         let results = results([
-            rest("holdfast", 1_000_000, 700, 600),
+            rest("holdfast", 1_000_000, 690, 600),
             rest("etcd", 1_000_000, 2_800, 900),
             rest("postgres-bare", 1_000_000, 500, 600),
             outage("holdfast", 1_500),

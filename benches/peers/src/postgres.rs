@@ -5,19 +5,23 @@
 //! four tables, and still one statement: data-modifying common table expressions, which commit together without
 //! `BEGIN` and `COMMIT`. A transaction of six pipelined statements takes more of the server's time for the same rows.
 //!
-//! A backend works on one statement at a time and waits for the standby within it, so writes need many connections: as
-//! many clients as there are, up to a bound. Reads wait for nobody; clients share few connections, on which
-//! tokio-postgres pipelines them, since each backend more costs the processor switches. Both numbers are in the
-//! results; the defaults are the best of those tried on two cores.
+//! Clients take connections from a pool and have them to themselves for one statement, as with every PostgreSQL pool. A
+//! backend waits for the standby within a commit, so writes need many. Reads wait for nobody, and the more backends are at
+//! it, the more the processor switches between them, so fewer read at a time. Both numbers are in the results; the
+//! defaults are the best of those tried on two cores.
+//!
+//! [`Session::gathered_get`] is for what tokio-postgres can do beyond that, and hardly any pool does: clients share a few
+//! connections, on which reads that wait at the same moment travel together.
 //!
 //! Everything goes to the primary: its reads are the latest, as long as nobody else was promoted without its knowing.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use holdfast_bench::{Change, Class, Existing, Failure, Found, Record, Session, Store, Updated};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::{AcquireError, OnceCell, Semaphore, SemaphorePermit};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Error, NoTls, Statement};
 use uuid::Uuid;
@@ -112,9 +116,70 @@ impl Layout {
 pub(crate) struct Postgres {
     setup: Setup,
     layout: Layout,
+    pool: Arc<Pool>,
     /// By client, modulo their number.
-    for_writes: Vec<OnceCell<Arc<Connection>>>,
-    for_reads: Vec<OnceCell<Arc<Connection>>>,
+    shared: Vec<OnceCell<Arc<Connection>>>,
+}
+
+/// Connections that one client at a time uses.
+struct Pool {
+    /// One for each connection there is.
+    permits: Semaphore,
+    /// One for each that may read at the same time.
+    read_permits: Semaphore,
+    idle: Mutex<Vec<Arc<Connection>>>,
+    /// How many may still be opened.
+    unopened: AtomicUsize,
+}
+
+/// A connection of one's own, for as long as this lives.
+struct Borrowed<'a> {
+    connection: Option<Arc<Connection>>,
+    pool: &'a Pool,
+    _permit: SemaphorePermit<'a>,
+    read_permit: Option<SemaphorePermit<'a>>,
+}
+
+impl Pool {
+    async fn borrow_to_read(&self) -> Result<Borrowed<'_>, Failure> {
+        let read_permit = self.read_permits.acquire().await.map_err(closed)?;
+        let mut borrowed = self.borrow().await?;
+        borrowed.read_permit = Some(read_permit);
+        Ok(borrowed)
+    }
+
+    async fn borrow(&self) -> Result<Borrowed<'_>, Failure> {
+        let permit = self.permits.acquire().await.map_err(closed)?;
+        Ok(Borrowed {
+            // The last one used: the longer others are idle, the fewer there are to switch between.
+            connection: self.lock().pop(),
+            pool: self,
+            _permit: permit,
+            read_permit: None,
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Arc<Connection>>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn closed(why: AcquireError) -> Failure {
+    Failure::new(Class::Other, why.to_string())
+}
+
+impl Borrowed<'_> {
+    fn get(&self) -> Result<&Connection, Failure> {
+        let none = || Failure::new(Class::Other, "more permits than connections");
+        self.connection.as_deref().ok_or_else(none)
+    }
+}
+
+impl Drop for Borrowed<'_> {
+    fn drop(&mut self) {
+        self.pool.lock().extend(self.connection.take());
+        self.read_permit.take();
+    }
 }
 
 /// One backend, and what is prepared in it.
@@ -124,16 +189,23 @@ struct Connection {
     update: Statement,
     get: Statement,
     lookup: Statement,
-    imports: Mutex<Option<(Statement, Statement)>>,
+    imports: OnceCell<(Statement, Statement)>,
 }
 
 impl Postgres {
     /// Prepares nothing yet: connections are opened with the sessions.
     pub(crate) fn new(setup: Setup, layout: Layout) -> Self {
-        let slots = |count: usize| (0..count.max(1)).map(|_| OnceCell::new()).collect();
+        let connections = setup.connections.max(1);
         Postgres {
-            for_writes: slots(setup.connections),
-            for_reads: slots(setup.read_connections),
+            pool: Arc::new(Pool {
+                permits: Semaphore::new(0),
+                read_permits: Semaphore::new(setup.readers.max(1)),
+                idle: Mutex::new(Vec::new()),
+                unopened: AtomicUsize::new(connections),
+            }),
+            shared: (0..setup.shared_connections.max(1))
+                .map(|_| OnceCell::new())
+                .collect(),
             setup,
             layout,
         }
@@ -168,7 +240,7 @@ impl Postgres {
                 update: client.prepare(sql.update).await?,
                 get: client.prepare(sql.get).await?,
                 lookup: client.prepare(sql.lookup).await?,
-                imports: Mutex::new(None),
+                imports: OnceCell::new(),
                 client,
             })
         };
@@ -185,18 +257,28 @@ impl Store for Postgres {
 
     fn settings(&self) -> BTreeMap<String, String> {
         let mut settings = self.setup.describe();
-        settings.insert("read_connections".into(), self.setup.read_connections.to_string());
+        let number = |number: usize| number.to_string();
+        settings.insert("readers".into(), number(self.setup.readers));
+        settings.insert("shared_connections".into(), number(self.setup.shared_connections));
         settings
     }
 
     async fn session(&self, client: usize) -> Result<PostgresSession, Failure> {
-        let slot = |slots: &'_ [OnceCell<_>]| client % slots.len();
-        let writes = &self.for_writes[slot(&self.for_writes)];
-        let reads = &self.for_reads[slot(&self.for_reads)];
+        let take_one = |left: usize| left.checked_sub(1);
+        let unopened = &self.pool.unopened;
+        if unopened
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take_one)
+            .is_ok()
+        {
+            let connection = self.connection().await?;
+            self.pool.lock().push(connection);
+            self.pool.permits.add_permits(1);
+        }
+        let shared = &self.shared[client % self.shared.len()];
         Ok(PostgresSession {
             layout: self.layout,
-            writes: writes.get_or_try_init(|| self.connection()).await?.clone(),
-            reads: reads.get_or_try_init(|| self.connection()).await?.clone(),
+            pool: self.pool.clone(),
+            shared: shared.get_or_try_init(|| self.connection()).await?.clone(),
         })
     }
 }
@@ -204,13 +286,13 @@ impl Store for Postgres {
 /// One client.
 pub(crate) struct PostgresSession {
     layout: Layout,
-    writes: Arc<Connection>,
-    reads: Arc<Connection>,
+    pool: Arc<Pool>,
+    shared: Arc<Connection>,
 }
 
-impl PostgresSession {
+impl Connection {
     async fn find(&self, statement: &Statement, key: &str) -> Result<Option<Found>, Failure> {
-        let row = self.reads.client.query_opt(statement, &[&key]).await;
+        let row = self.client.query_opt(statement, &[&key]).await;
         let Some(row) = row.map_err(|error| failure(&error))? else {
             return Ok(None);
         };
@@ -225,7 +307,8 @@ impl PostgresSession {
 
 impl Session for PostgresSession {
     async fn create(&mut self, record: Record) -> Result<u64, Failure> {
-        let connection = &self.writes;
+        let borrowed = self.pool.borrow().await?;
+        let connection = borrowed.get()?;
         let client = &connection.client;
         let Record {
             id,
@@ -249,7 +332,8 @@ impl Session for PostgresSession {
     }
 
     async fn update(&mut self, change: Change<'_>) -> Result<Updated, Failure> {
-        let connection = &self.writes;
+        let borrowed = self.pool.borrow().await?;
+        let connection = borrowed.get()?;
         let client = &connection.client;
         let Change { id, version, payload } = change;
         let expected = i64::try_from(version).unwrap_or(i64::MAX);
@@ -270,33 +354,34 @@ impl Session for PostgresSession {
     }
 
     async fn get(&mut self, id: &str) -> Result<Option<Found>, Failure> {
-        self.find(&self.reads.get, id).await
+        let borrowed = self.pool.borrow_to_read().await?;
+        let connection = borrowed.get()?;
+        connection.find(&connection.get, id).await
     }
 
     async fn lookup(&mut self, email: &str) -> Result<Option<Found>, Failure> {
-        self.find(&self.reads.lookup, email).await
+        let borrowed = self.pool.borrow_to_read().await?;
+        let connection = borrowed.get()?;
+        connection.find(&connection.lookup, email).await
+    }
+
+    async fn gathered_get(&mut self, id: &str) -> Result<Option<Found>, Failure> {
+        self.shared.find(&self.shared.get, id).await
     }
 
     async fn import(&mut self, records: Vec<Record>, existing: Existing) -> Result<(), Failure> {
-        let connection = &self.writes;
+        let borrowed = self.pool.borrow().await?;
+        let connection = borrowed.get()?;
         let client = &connection.client;
         let sql = self.layout.sql();
-        let (all, absent) = {
-            let mut imports = connection.imports.lock().await;
-            match &*imports {
-                Some(prepared) => prepared.clone(),
-                None => {
-                    let prepare = async {
-                        Ok((
-                            client.prepare(sql.import).await?,
-                            client.prepare(sql.import_absent).await?,
-                        ))
-                    };
-                    let prepared = prepare.await.map_err(|error: Error| failure(&error))?;
-                    imports.insert(prepared).clone()
-                }
-            }
+        let prepare = || async {
+            Ok((
+                client.prepare(sql.import).await?,
+                client.prepare(sql.import_absent).await?,
+            ))
         };
+        let prepared = connection.imports.get_or_try_init(prepare).await;
+        let (all, absent) = prepared.map_err(|error: Error| failure(&error))?;
         let statement = match existing {
             Existing::Refuse => all,
             Existing::Keep => absent,
@@ -315,11 +400,11 @@ impl Session for PostgresSession {
         }
         let made = if self.layout.remembers_requests() {
             client
-                .execute(&statement, &[&ids, &emails, &usernames, &payloads, &requests])
+                .execute(statement, &[&ids, &emails, &usernames, &payloads, &requests])
                 .await
         } else {
             client
-                .execute(&statement, &[&ids, &emails, &usernames, &payloads])
+                .execute(statement, &[&ids, &emails, &usernames, &payloads])
                 .await
         };
         made.map_err(|error| failure(&error))?;

@@ -44,6 +44,7 @@ fn measurement(store: &str, workload: Workload, clients: usize, throughput: f64,
         generator: Generator {
             cpu_seconds: 1.0,
             cpu_us_per_operation: 10.0,
+            threads: 1,
             late: None,
         },
     }

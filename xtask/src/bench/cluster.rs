@@ -16,6 +16,9 @@ use crate::{Failure, local, prerequisites, workspace};
 /// How long a node may take to end once it is told to.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
+/// How long a node that was away is given to catch up with what little it missed.
+const REJOIN: Duration = Duration::from_secs(3);
+
 /// Bytes of a payload.
 pub(crate) const RECORD_BYTES: &str = "1024";
 
@@ -49,10 +52,14 @@ impl<'a> Cluster<'a> {
                     .map_err(|why| cluster.explain(place, why))?;
             }
         }
-        let ready = cluster.peers("ready").status();
-        match ready {
-            Ok(status) if status.success() => Ok(cluster),
-            _ => Err(cluster.explain(1, format!("{} does not answer", store.name()))),
+        cluster.wait_until_it_answers()?;
+        Ok(cluster)
+    }
+
+    fn wait_until_it_answers(&self) -> Result<(), Failure> {
+        match self.peers("ready").status() {
+            Ok(status) if status.success() => Ok(()),
+            _ => Err(self.explain(1, format!("{} does not answer", self.store.name()))),
         }
     }
 
@@ -196,10 +203,11 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
-    /// Starts a node that was killed, with the data it had.
+    /// Starts a node that was killed, with the data it had, and gives it time to take part again.
     pub(crate) fn restart(&mut self, place: usize) -> Result<(), Failure> {
         self.children[place - 1] = Some(self.spawn(place)?);
-        Ok(())
+        std::thread::sleep(REJOIN);
+        self.wait_until_it_answers()
     }
 
     /// Lets the store write out what it has in memory, where it can be asked to, and then gives it some time to tidy up.

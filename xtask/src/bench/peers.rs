@@ -23,7 +23,7 @@ cargo xtask bench peers [OPTION ...]
   --check            end with an error if a margin is missed, and say which
   --rounds N         how often every store is visited [default: 3]
   --only STORE       only this one (again: and this one): holdfast, etcd, postgres-bare, postgres-equivalent, echo
-  --seconds S        how long each point is measured [default: 10, with --quick 4]
+  --seconds S        how long each point is measured [default: 10, with --quick 3]
   --accounts N       then once more with N accounts in each store, and what nodes take with them
                      [default: 1000000, with --quick none; 0: none]
   --debug-build      build Holdfast and the load as `cargo xtask up` does: to try this, not for figures
@@ -97,7 +97,7 @@ impl Request {
             request.stores = Store::ALL.to_vec();
         }
         if request.seconds == 0.0 {
-            request.seconds = if request.quick { 4.0 } else { 10.0 };
+            request.seconds = if request.quick { 3.0 } else { 10.0 };
         }
         request.accounts = accounts.unwrap_or(if request.quick { 0 } else { 1_000_000 });
         if request.rounds == 0 || !(0.1..=3_600.0).contains(&request.seconds) {
@@ -303,10 +303,7 @@ impl Run {
         }
         let text = String::from_utf8_lossy(&output.stdout);
         println!("{:>20}  leader killed: {}", cluster.store.name(), text.trim());
-        cluster.restart(leader)?;
-        // The node that was away takes part again before the next one is killed.
-        std::thread::sleep(Duration::from_secs(3));
-        Ok(())
+        cluster.restart(leader)
     }
 
     /// Adds where the results go.
@@ -380,18 +377,25 @@ impl Run {
             Programs::Debug => "debug build, not for figures".to_owned(),
             Programs::In(directory) => format!("built before, from {}", directory.display()),
         };
+        let mut compared = vec![format!(
+            "Holdfast {} ({build})",
+            first_line("git", &["describe", "--always", "--dirty"])
+        )];
+        if request.stores.contains(&Store::Etcd) {
+            let version = first_line(&self.tools.etcd.display().to_string(), &["--version"]);
+            compared.push(version.replace(" Version:", ""));
+        }
+        if request.stores.iter().any(|store| store.is_postgres()) {
+            let server = self.tools.postgres.join("postgres").display().to_string();
+            compared.push(first_line(&server, &["--version"]).replace("postgres (PostgreSQL)", "PostgreSQL"));
+        }
         format!(
             "# Holdfast and what people would pick instead\n\n\
-             Three nodes of each store and the load on one machine: {cores} cores, {} of memory, {}.\n\
-             Holdfast {} ({build}), {}, {}; {} round(s) of {} s a point, medians.\n\n",
+             Three nodes of a store at a time, and the load, on one machine: {cores} cores, {} of memory, {}.\n\
+             {}. {} round(s), {} s a point, medians.\n\n",
             memory.trim(),
             first_line("uname", &["-sr"]),
-            first_line("git", &["describe", "--always", "--dirty"]),
-            first_line(&self.tools.etcd.display().to_string(), &["--version"]).replace(" Version:", ""),
-            first_line(
-                &self.tools.postgres.join("postgres").display().to_string(),
-                &["--version"]
-            ),
+            compared.join("; "),
             request.rounds,
             request.seconds,
         )
@@ -429,7 +433,7 @@ mod tests {
     #[test]
     fn quick_is_short_and_partial() {
         let quick = parse("--quick --check").expect("these are options");
-        assert_eq!((quick.rounds, quick.seconds, quick.accounts), (3, 4.0, 0));
+        assert_eq!((quick.rounds, quick.seconds, quick.accounts), (3, 3.0, 0));
         assert!(quick.is_partial() && quick.check);
         let full = parse("").expect("no option is needed");
         assert_eq!((full.stores.len(), full.accounts), (5, 1_000_000));

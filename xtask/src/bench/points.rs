@@ -39,9 +39,8 @@ const fn open(point: Point) -> Point {
 }
 
 /// What `--quick` measures.
-const QUICK: [Point; 7] = [
+const QUICK: [Point; 6] = [
     uniform("get", 64),
-    zipf("get", 64),
     uniform("lookup", 64),
     uniform("update", 64),
     uniform("mix", 64),
@@ -93,9 +92,9 @@ pub(crate) fn points(store: Store, quick: bool) -> Vec<Point> {
     let of_this_store = |point: &&Point| match store {
         // It keeps nothing: a read's messages, and a write's.
         Store::Echo => ["get", "create"].contains(&point.workload) && !point.zipf,
-        // Others have no client that gathers reads.
-        Store::Holdfast => true,
-        _ => point.workload != "gathered-get",
+        // Its client gathers nothing.
+        Store::Etcd => point.workload != "gathered-get",
+        Store::Holdfast | Store::PostgresBare | Store::PostgresEquivalent => true,
     };
     all.iter().filter(of_this_store).copied().collect()
 }
