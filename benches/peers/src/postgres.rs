@@ -3,7 +3,8 @@
 //!
 //! Every operation is one prepared statement, one message there and one back. A create of the equivalent is five rows in
 //! four tables, and still one statement: data-modifying common table expressions, which commit together without
-//! `BEGIN` and `COMMIT`. A transaction of six pipelined statements takes more of the server's time for the same rows.
+//! `BEGIN` and `COMMIT`. Six statements in one pipeline do the same with more of the server's time (on two cores, with
+//! pgbench: 7,000 transactions a second against 7,600, 190 us of processor each against 175).
 //!
 //! Clients take connections from a pool and have them to themselves for one statement, as with every PostgreSQL pool. A
 //! backend waits for the standby within a commit, so writes need many. Reads wait for nobody, and the more backends are at
