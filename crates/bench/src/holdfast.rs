@@ -1,7 +1,7 @@
 //! The driver of Holdfast: the Rust SDK, as a program in production uses it.
 //!
-//! Clients share a few connections. An HTTP/2 connection carries any number of calls, but one task each reads and
-//! writes its socket; a few connections let more than one core do that, and more than a few only add system calls.
+//! Clients share connections, as gRPC wants it: one HTTP/2 connection carries any number of calls, and what waits is
+//! written to its socket together. More than one helps only where a single task that reads and writes it is the limit.
 
 use std::collections::BTreeMap;
 

@@ -13,8 +13,8 @@
 //! - `measurement`: the result, as JSON and as a table.
 //!
 //! Clients share nothing they wait for: one counter in an open loop, and one word for each account, its newest version.
-//! The generator's own processor time is part of each result; where it is near a core for each core there is, the result
-//! is about the generator.
+//! The generator's own processor time is part of each result; where it is near all that its threads could have, the
+//! result is about the generator, and the table says so.
 //!
 //! This crate measures; it is no part of a simulation and reads the clock as it likes.
 #![forbid(unsafe_code)]

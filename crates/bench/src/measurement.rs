@@ -110,6 +110,9 @@ pub struct Generator {
     pub cpu_seconds: f64,
     /// The same for each successful operation (of an import: account), microseconds.
     pub cpu_us_per_operation: f64,
+    /// Threads that ran the clients. Where the processor time comes near them times the seconds, the result is about the
+    /// generator and not about the store.
+    pub threads: usize,
     /// How late operations of an open loop began though a client was free; they count from when they were due.
     pub late: Option<Latency>,
 }
@@ -122,6 +125,9 @@ pub struct Prepared {
     /// How long it took.
     pub seconds: f64,
 }
+
+/// A generator as busy as this has operations waiting for it.
+const BUSY_MAX: f64 = 0.9;
 
 impl Measurement {
     /// The table for people.
@@ -157,10 +163,17 @@ impl Measurement {
             "{:.0} a second{worst}, {} errors, {} conflicts, {} never begun",
             self.throughput, self.errors, self.conflicts, self.never_begun
         ));
+        let busy = self.generator.cpu_seconds / (self.seconds * self.generator.threads as f64);
         line(format_args!(
-            "generator: {:.1} us of processor an operation, {:.0} % of a core",
+            "generator: {:.1} us of processor an operation, {:.0} % of its {} threads{}",
             self.generator.cpu_us_per_operation,
-            100.0 * self.generator.cpu_seconds / self.seconds
+            100.0 * busy,
+            self.generator.threads,
+            if busy > BUSY_MAX {
+                ": it was the limit, give it more"
+            } else {
+                ""
+            }
         ));
         for (what, silence) in [
             ("read", self.longest_without_read_ms),

@@ -273,6 +273,7 @@ fn measurement<S: Store>(
         generator: Generator {
             cpu_seconds: cpu.as_secs_f64(),
             cpu_us_per_operation: cpu.as_secs_f64() * 1e6 / (done.max(1) as f64),
+            threads: tokio::runtime::Handle::current().metrics().num_workers(),
             late: total.lateness(),
         },
     }

@@ -66,8 +66,7 @@ fn main() -> std::process::ExitCode {
 
 fn run_against_cluster(global: &args::Global, command: &Command) -> Result<(), Failure> {
     let mut builder = match command {
-        // As many clients as there are cores to run them.
-        Command::Bench(_) => tokio::runtime::Builder::new_multi_thread(),
+        Command::Bench(bench) => commands::bench::runtime(bench),
         _ => tokio::runtime::Builder::new_current_thread(),
     };
     let runtime = builder

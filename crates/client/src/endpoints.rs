@@ -124,11 +124,15 @@ impl Endpoints {
 
     /// A node said that `address` leads. Returns whether that is news worth acting on at once.
     pub(crate) fn leader_is(&self, address: &str) -> bool {
-        let address = canonical_address(address);
         if self.pinned {
             return false;
         }
         let mut state = self.lock();
+        // Every answer says it, and nearly always this.
+        if state.leader.as_deref() == Some(address) {
+            return false;
+        }
+        let address = canonical_address(address);
         let now = Instant::now();
         state.distrusted.retain(|_, until| *until > now);
         if address.is_empty() || state.distrusted.contains_key(&address) {

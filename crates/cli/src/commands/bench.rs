@@ -22,12 +22,26 @@ use crate::progress::thousands;
 pub(crate) struct Bench {
     #[command(flatten)]
     options: Options,
+    /// Threads that run the clients. One does as long as the result says that it had time to spare, and costs less
+    /// than two: nothing is handed from one to the other.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=256))]
+    threads: u16,
     /// Connections to each node, shared by the clients.
-    #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=1_000))]
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1_000))]
     connections: u16,
     /// Show no progress bar. There is none either if standard error is not a terminal.
     #[arg(long)]
     no_progress: bool,
+}
+
+/// The runtime that the clients run on.
+pub(crate) fn runtime(bench: &Bench) -> tokio::runtime::Builder {
+    let mut builder = match bench.threads {
+        1 => tokio::runtime::Builder::new_current_thread(),
+        _ => tokio::runtime::Builder::new_multi_thread(),
+    };
+    builder.worker_threads(bench.threads.into());
+    builder
 }
 
 /// Runs the command.
