@@ -23,7 +23,12 @@ async fn a_load_without_an_error_is_reported_as_it_was() {
     let people = count(&storm, "sign_up");
     assert!(people > 0, "{storm}");
     for step in ["lookup_absent", "create", "get"] {
-        assert_eq!(count(&storm, step), people, "{step} in {storm}");
+        // The last of each client may have begun its later steps after the end, and those do not count.
+        let steps = count(&storm, step);
+        assert!(
+            steps <= people && steps + 8 >= people,
+            "{steps} x {step} in {storm}"
+        );
     }
     let windows = storm["windows"].as_array().unwrap();
     let done: u64 = windows
