@@ -42,10 +42,10 @@ pub(crate) fn flush(core: &Core) -> Result<Seq, EngineError> {
 ///
 /// **No gap between two logs.** An ingest takes sequence numbers that are in no log. RocksDB's recovery takes the old bytes at the
 /// end of a recycled log for damage, and goes on to the next log only if that begins with the very next sequence number;
-/// otherwise it drops all of it, synced or not. So an ingest happens only when every log before the current one is done
-/// with and the current one is empty: RocksDB flushes while it holds writers back for an ingest, if the memory tables
-/// hold a key in its range, and [`touch`] makes sure of that. No batch may come between the touch and the last family, so
-/// writers wait; what could be flushed without them has been before.
+/// otherwise it drops all of it, synced or not; and whatever the older log looks like, [`crate::hole`] does. So an ingest happens only
+/// when every log before the current one is done with and the current one is empty: RocksDB flushes while it holds writers back
+/// for an ingest, if the memory tables hold a key in its range, and [`touch`] makes sure of that. No batch may come between the touch
+/// and the last family, so writers wait; what could be flushed without them has been before.
 ///
 /// The same flush keeps the mark true. Ingested tables have a sequence number above all rows from before, so these must not be
 /// in the log only: recovery would reach the number although the log was damaged, and the mark would see nothing.

@@ -1,7 +1,7 @@
 //! The engine: opening a data directory, writing, and what the port's methods come down to.
 //!
-//! Opening, in this order: lock and format ([`crate::layout`]), the ballast if the disk is full, the synced-through mark, RocksDB and its
-//! recovery, then the comparison of the two. Only after that may anybody believe what is stored.
+//! Opening, in this order: lock and format ([`crate::layout`]), the ballast if the disk is full, the synced-through mark, the search for holes
+//! in the log ([`crate::hole`]), RocksDB and its recovery, then the comparison with the mark. Only after that may anybody believe what is stored.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,8 @@ use rocksdb::{ColumnFamily, DBWithThreadMode, ErrorKind, SingleThreaded, WriteBa
 
 use crate::ballast::Ballast;
 use crate::examine;
-use crate::fate::{Fate, REPLACE_THE_NODE};
+use crate::fate::Fate;
+use crate::hole;
 use crate::housekeeping::{self, Housekeeping};
 use crate::layout::Layout;
 use crate::mark::Mark;
@@ -97,18 +98,11 @@ impl RocksEngine {
         tend_ballast_at_start(&ballast, layout.root())?;
         let mark = Mark::open(&layout.mark())?;
         let tuning = Tuning::new(options.memory_budget_bytes);
-        let db = open_rocks(&layout.db(), &tuning, mark.sequence())?;
+        let db = open_rocks(&layout, &tuning, mark.sequence())?;
 
         let recovered = db.latest_sequence_number();
         if recovered < mark.sequence() {
-            return Err(EngineError::Damaged {
-                message: format!(
-                    "the log in {} was durable up to sequence {}, but could be read only up to {recovered}, so it was \
-                     cut or damaged. Nothing of it was used; {REPLACE_THE_NODE}",
-                    layout.db().display(),
-                    mark.sequence()
-                ),
-            });
+            return Err(examine::log_is_short(&layout.db(), mark.sequence(), recovered));
         }
         let core = Arc::new(Core {
             db,
@@ -176,10 +170,11 @@ fn tend_ballast_at_start(ballast: &Ballast, root: &Path) -> Result<(), EngineErr
     Ok(())
 }
 
-fn open_rocks(path: &Path, tuning: &Tuning, synced_through: u64) -> Result<Db, EngineError> {
-    let exists = examine::store_exists(path, synced_through)?;
+fn open_rocks(layout: &Layout, tuning: &Tuning, synced_through: u64) -> Result<Db, EngineError> {
+    let path = layout.db();
+    let exists = examine::store_exists(&path, synced_through)?;
     if exists {
-        let unknown = unknown_families(path).map_err(|error| examine::not_opened(path, &error))?;
+        let unknown = unknown_families(&path).map_err(|error| examine::not_opened(&path, &error))?;
         if !unknown.is_empty() {
             return Err(EngineError::Io {
                 operation: "opening the store",
@@ -190,9 +185,11 @@ fn open_rocks(path: &Path, tuning: &Tuning, synced_through: u64) -> Result<Db, E
                 ),
             });
         }
+        // Tables to ingest come later, so that directory is empty.
+        hole::close(&path, &layout.ingest(), synced_through)?;
     }
-    Db::open_cf_descriptors(&tuning.database(!exists), path, tuning.families())
-        .map_err(|error| examine::not_opened(path, &error))
+    Db::open_cf_descriptors(&tuning.database(!exists), &path, tuning.families())
+        .map_err(|error| examine::not_opened(&path, &error))
 }
 
 /// Writes, and waits where RocksDB holds writers back, but not for something that will never come: when compaction has given

@@ -73,6 +73,17 @@ pub(crate) fn damaged(path: &Path, what: &str) -> EngineError {
     }
 }
 
+/// Less of the log is there than was synced.
+pub(crate) fn log_is_short(db: &Path, synced_through: u64, readable_through: u64) -> EngineError {
+    EngineError::Damaged {
+        message: format!(
+            "the log in {} was durable up to sequence {synced_through}, but could be read only up to {readable_through}, so it \
+             was cut or damaged. Nothing of it was used; {REPLACE_THE_NODE}",
+            db.display(),
+        ),
+    }
+}
+
 /// The file that a message of RocksDB's is about, or the whole store.
 fn subject(db: &Path, said: &str) -> PathBuf {
     said.split(|c: char| c.is_whitespace() || ":;,#".contains(c))

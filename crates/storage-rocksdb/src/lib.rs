@@ -19,7 +19,8 @@
 //! engine's `Fate`, and every later call fails with `Stopped`. Nothing is tried again.
 //!
 //! What RocksDB is trusted for, and what not: it finds damage in table files (checksums), and in the middle of the
-//! log it silently stops (point-in-time recovery). The mark turns the latter into a refusal to start.
+//! log it silently stops (point-in-time recovery). The mark turns the latter into a refusal to start. And where a log
+//! ends cleanly but too early it reads on in the next one; what is behind such a hole is dropped before it looks (`hole.rs`).
 #![cfg(not(madsim))]
 
 mod ballast;
@@ -27,6 +28,7 @@ mod bulk;
 mod engine;
 mod examine;
 mod fate;
+mod hole;
 mod housekeeping;
 mod layout;
 mod mark;
@@ -34,5 +36,6 @@ mod syncer;
 mod tuning;
 mod usage;
 mod view;
+mod wal;
 
 pub use engine::{OpenOptions, RocksEngine};

@@ -6,7 +6,8 @@
 //!
 //! **Log files are recycled.** Syncing an overwrite costs a third of syncing an append, which also changes the file's size. Recycling
 //! needs point-in-time recovery and rules out writes that skip the log; both hold here. It also forbids gaps in the sequence numbers
-//! between two logs, which ingests see to ([`crate::bulk`]).
+//! between two logs, which ingests see to ([`crate::bulk`]); so a gap is a hole that something was lost from ([`crate::hole`], which reads
+//! logs and relies on these options: recyclable, one queue of writers, not compressed, nothing recovered that is not flushed at once).
 //!
 //! **No prefix extractors.** Scans here cross prefixes, and RocksDB answers such scans wrongly unless every iterator asks for total
 //! order. Point reads have whole-key filters instead.

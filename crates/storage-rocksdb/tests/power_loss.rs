@@ -11,9 +11,9 @@
 //! later and takes its time. So after a *power failure* (never after the mere death of the process) the mark may be as old as
 //! that. If besides the disk broke its word, and lost or damaged what was synced since then, the store opens with less than was
 //! synced, as if the rest had never been written; `the_marks_own_delay` shows it. A disk that keeps its word loses nothing in that
-//! window. While a flush begins there are two logs for some milliseconds, the older one not synced to its end. If then a power failure
-//! keeps the newer one's batches and loses the older one's last ones, and leaves a clean end between two records there, RocksDB reads
-//! on: a hole, in what was never synced. Nor can it be detected that the whole directory is an older copy of itself, since the mark is in it.
+//! window. Nor can it be detected that the whole directory is an older copy of itself, since the mark is in it.
+//!
+//! Here one log is damaged, and RocksDB sees the damage or the file's end. What it does not see, and two logs at once: `holes.rs`.
 //!
 //! Names are taken to be durable when RocksDB and the engine have synced their directory. Table files and the manifest are
 //! synced before anything depends on them; `killed.rs` cuts those, too.
