@@ -17,6 +17,11 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{Exit, Failure};
 
+/// Also RocksDB's: `override` puts it in the place of the C library's.
+#[cfg(not(madsim))]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A replicated store of customer accounts.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast", version, about, after_help = exit::HELP, arg_required_else_help = true)]
