@@ -65,10 +65,22 @@ pub(crate) struct Change {
     pub(crate) lost: BTreeSet<NodeId>,
     /// Members, and the new node that shall take their place.
     pub(crate) replacing: BTreeMap<NodeId, NodeId>,
+    /// Members that operators asked to take out for good. Whether that came to pass may not be known.
+    pub(crate) leaving: BTreeSet<NodeId>,
     /// New nodes that shall become voters.
     pub(crate) joining: BTreeSet<NodeId>,
     /// Nodes that are switched off for ever.
     gone: BTreeSet<NodeId>,
+}
+
+impl Change {
+    /// The voters that nobody asked to leave, and how many of them are lost.
+    fn staying(&self, voters: &[NodeId]) -> (Vec<NodeId>, usize) {
+        let stays = |voter: &&NodeId| !self.leaving.contains(voter);
+        let staying: Vec<_> = voters.iter().filter(stays).copied().collect();
+        let lost = staying.iter().filter(|voter| self.lost.contains(voter)).count();
+        (staying, lost)
+    }
 }
 
 /// One machine.
@@ -256,9 +268,25 @@ impl Cluster {
     pub(crate) fn may_lose(&self, id: NodeId) -> bool {
         let voters = self.voters();
         let mut change = self.change();
-        let lost = voters.iter().filter(|voter| change.lost.contains(voter)).count();
-        let may = voters.contains(&id) && lost < (voters.len() - 1) / 2;
+        let (staying, lost) = change.staying(&voters);
+        let may = staying.contains(&id) && lost < (staying.len() - 1) / 2;
         may && change.lost.insert(id)
+    }
+
+    /// Whether this member may leave for good, so that at least `voters_min` stay and at most a minority of them is
+    /// lost. If so, it counts as gone from now on.
+    pub(crate) fn may_leave(&self, id: NodeId, voters_min: usize) -> bool {
+        let voters = self.voters();
+        let mut change = self.change();
+        if !voters.contains(&id) || !change.leaving.insert(id) {
+            return false;
+        }
+        let (staying, lost) = change.staying(&voters);
+        let may = staying.len() >= voters_min && lost <= (staying.len() - 1) / 2;
+        if !may {
+            change.leaving.remove(&id);
+        }
+        may
     }
 
     /// Switches a machine off for ever.

@@ -44,8 +44,7 @@ pub(super) async fn add_node(run: &Run, lasting: Duration) -> bool {
 /// have seen; and one tries to take the node in again afterwards.
 pub(super) async fn remove_node(run: &Run, target: Target, lasting: Duration) -> bool {
     let Some(id) = run.find(target) else { return false };
-    let voters = run.cluster.voters();
-    if voters.len() <= VOTERS_MIN || !voters.contains(&id) {
+    if !run.cluster.may_leave(id, VOTERS_MIN) {
         return false;
     }
     let until = Instant::now() + lasting;
