@@ -126,6 +126,7 @@ fn report(core: &Core, sender: NodeId) -> ReportReply {
         disk_nearly_full: core.disk.nearly_full(),
         draining: core.lifecycle.phase() >= Phase::Draining,
         sender_id_used: roster::used(core, sender),
+        joined: roster::joined(core),
         sender_removed_by: roster::removed_by(core, sender),
     }
 }

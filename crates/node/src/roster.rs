@@ -3,8 +3,9 @@
 //! A node that lost its log and votes again under its old id can undo what a quorum agreed on (Alagappan et al.,
 //! *Protocol-Aware Recovery for Consensus-Based Storage*, FAST'18). So the cluster remembers, in replicated rows,
 //! which ids have held a part of the log and which were removed. An empty node that is listed as a founder asks
-//! the others before it takes part, and refuses to start if they remember it; a removed id is not added again, and
-//! a removed node that comes back is told so and stops.
+//! the others before it takes part, refuses to start if they remember it, and founds nothing before all of them have
+//! said that they are empty, too; a removed id is not added again, and a removed node that comes back is told so and
+//! stops.
 //!
 //! The same questions find out strangers. A node that has never joined stops when its founders turn out to belong
 //! to another cluster; one that has joined refuses strangers and goes on, or one wrong address somewhere could
@@ -19,17 +20,20 @@ use holdfast_storage::schema::member::{self as row, Member};
 use holdfast_types::NodeId;
 use holdfast_wire::internal::{ReportReply, ReportRequest};
 use holdfast_wire::status::{ErrorView, Problem, Reason};
+use tokio::time::Instant;
 
 use crate::core::Core;
 use crate::driver::{self, Settled, propose, settled, unreadable};
 use crate::failure::Failure;
 use crate::peers::{CLUSTER_ID, NODE_ID};
-use crate::start::StartError;
+use crate::start::{self, StartError};
 
 /// How long another founder may take to say whether it knows this node.
 const ASK: Duration = Duration::from_millis(1_000);
 /// How long a node that has not joined waits before it asks again.
-const ASK_AGAIN: Duration = Duration::from_secs(1);
+const ASK_AGAIN: Duration = Duration::from_millis(250);
+/// How often a node that waits for the other founders says so.
+const TELL_OF_WAITING: Duration = Duration::from_secs(10);
 /// The fact that says whether who refuses a stranger has joined its own cluster.
 const JOINED: &str = "joined";
 /// How often a row is tried against a concurrent writer.
@@ -237,37 +241,61 @@ fn hopeless(core: &Core, answers: &[Answer]) -> Option<StartError> {
     })
 }
 
-/// Asks the other founders whether they remember this node, which has no data, and whether they belong to the same
-/// cluster at all. Silence is no objection: at the very beginning nobody is there to ask.
-pub(crate) async fn check_never_used(core: &Core) -> Result<(), StartError> {
+/// Asks the other founders, for a node without data, whether it may write the founding membership: all of them must
+/// have said that they have not joined a cluster either. A majority would not do: if the disks of two founders of
+/// three were lost, one after the other, the two could found the cluster anew beside the one that has the data.
+pub(crate) async fn may_found(core: &Core) -> Result<bool, StartError> {
     let answers = ask_founders(core).await;
     if let Some(error) = hopeless(core, &answers) {
         return Err(error);
     }
-    let used = |answer: &Answer| matches!(answer, Answer::Known(reply) if reply.sender_id_used);
-    if answers.iter().any(used) {
-        reached!("roster.wiped-node-refused");
-        return Err(StartError::IdUsed { node: core.node_id() });
+    let mut beginners = 1;
+    for answer in &answers {
+        if let Answer::Known(reply) = answer {
+            if reply.sender_id_used {
+                reached!("roster.wiped-node-refused");
+                return Err(StartError::IdUsed { node: core.node_id() });
+            }
+            beginners += usize::from(!reply.joined);
+        }
     }
-    Ok(())
+    Ok(beginners == core.config.cluster.initial_members.len())
 }
 
-/// Goes on asking until this node has joined: a founder that was silent at the start may know why it never will.
-/// A node that has joined is not stopped by what any stranger says.
+/// Goes on asking until this node has joined: it may found the cluster once all founders are there, and one that was
+/// silent at the start may know why this node never will join. A node that has joined is not stopped by what any
+/// stranger says.
 pub(crate) async fn until_joined(core: Arc<Core>) {
     if core.config.cluster.initial_members.is_empty() {
         return;
     }
+    let mut silent_since = Instant::now();
     while !joined(&core) {
         tokio::time::sleep(ASK_AGAIN).await;
-        let answers = ask_founders(&core).await;
-        if let Some(error) = hopeless(&core, &answers)
+        let result = match has_data(&core) {
+            false => start::found(&core).await,
+            true => hopeless(&core, &ask_founders(&core).await).map_or(Ok(()), Err),
+        };
+        if let Err(error) = result
             && !joined(&core)
         {
             core.fatal.report(error.to_string());
             return;
         }
+        if !has_data(&core) && silent_since.elapsed() >= TELL_OF_WAITING {
+            silent_since = Instant::now();
+            tracing::warn!(
+                "this node has no data and waits: it founds the cluster once every node in cluster.initial_members has \
+                 said that it has none either, or a leader takes it in"
+            );
+        }
     }
+}
+
+/// Whether this node has a part of a log, if only the founding membership.
+pub(crate) fn has_data(core: &Core) -> bool {
+    let status = core.group.status();
+    status.last_log.is_some() || !status.members.is_empty()
 }
 
 /// Asks a node that shall become a member who it is. A machine of another cluster, another node at that address

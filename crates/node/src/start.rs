@@ -389,15 +389,16 @@ async fn stop_when_fatal(core: Arc<Core>) {
     }
 }
 
-/// Founds the cluster, if this node has never belonged to one. All founding members do so with the same list,
-/// so none has to be first.
-async fn found(core: &Core) -> Result<(), StartError> {
-    let status = core.group.status();
-    let has_data = status.last_log.is_some() || !status.members.is_empty();
-    if has_data || core.config.cluster.initial_members.is_empty() {
+/// Founds the cluster, if this node has never belonged to one and no other founder has. All founding members do so with
+/// the same list, so none has to be first. Who has to wait for another is tried again: [`roster::until_joined`].
+pub(crate) async fn found(core: &Core) -> Result<(), StartError> {
+    if roster::has_data(core) || core.config.cluster.initial_members.is_empty() {
         return Ok(());
     }
-    roster::check_never_used(core).await?;
+    if !roster::may_found(core).await? {
+        reached!("start.waits-for-founders");
+        return Ok(());
+    }
     let members: BTreeMap<NodeId, PeerAddresses> = core
         .config
         .cluster
