@@ -269,7 +269,7 @@ pub(crate) async fn until_joined(core: Arc<Core>) {
     if core.config.cluster.initial_members.is_empty() {
         return;
     }
-    let mut silent_since = Instant::now();
+    let mut told_at = Instant::now();
     while !joined(&core) {
         tokio::time::sleep(ASK_AGAIN).await;
         let result = match has_data(&core) {
@@ -282,8 +282,8 @@ pub(crate) async fn until_joined(core: Arc<Core>) {
             core.fatal.report(error.to_string());
             return;
         }
-        if !has_data(&core) && silent_since.elapsed() >= TELL_OF_WAITING {
-            silent_since = Instant::now();
+        if !has_data(&core) && told_at.elapsed() >= TELL_OF_WAITING {
+            told_at = Instant::now();
             tracing::warn!(
                 "this node has no data and waits: it founds the cluster once every node in cluster.initial_members has \
                  said that it has none either, or a leader takes it in"

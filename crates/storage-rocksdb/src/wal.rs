@@ -12,6 +12,8 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
+use crc32c::crc32c;
+
 const BLOCK_LEN: usize = 32 * 1024;
 
 /// checksum 4, length 2, type 1.
@@ -151,53 +153,6 @@ fn checksum(bytes: &[u8]) -> [u8; 4] {
         .rotate_right(15)
         .wrapping_add(0xa282_ead8)
         .to_le_bytes()
-}
-
-/// Eight bytes at a time, each by a table of its own.
-fn crc32c(bytes: &[u8]) -> u32 {
-    let mut crc = !0_u32;
-    let (words, rest) = bytes.as_chunks::<8>();
-    for word in words {
-        let word = u64::from_le_bytes(*word) ^ u64::from(crc);
-        crc = word
-            .to_le_bytes()
-            .iter()
-            .zip(TABLES.iter().rev())
-            .fold(0, |crc, (byte, table)| crc ^ table[usize::from(*byte)]);
-    }
-    for byte in rest {
-        crc = (crc >> 8) ^ TABLES[0][usize::from(crc as u8 ^ *byte)];
-    }
-    !crc
-}
-
-/// `TABLES[n][byte]`: what a byte does to the checksum when `n` more bytes follow it.
-static TABLES: [[u32; 256]; 8] = tables();
-
-const fn tables() -> [[u32; 256]; 8] {
-    let mut tables = [[0; 256]; 8];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = byte as u32;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = (crc >> 1) ^ (0x82f6_3b78 * (crc & 1));
-            bit += 1;
-        }
-        tables[0][byte] = crc;
-        byte += 1;
-    }
-    let mut following = 1;
-    while following < 8 {
-        let mut byte = 0;
-        while byte < 256 {
-            let crc = tables[following - 1][byte];
-            tables[following][byte] = (crc >> 8) ^ tables[0][(crc & 0xff) as usize];
-            byte += 1;
-        }
-        following += 1;
-    }
-    tables
 }
 
 #[cfg(test)]
