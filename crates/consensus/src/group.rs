@@ -358,6 +358,12 @@ impl Group {
             .collect()
     }
 
+    /// The newest term this node has promised to keep to: it is durable, and survives whatever happens to the machine.
+    /// [`GroupStatus::term`] is ahead of it while a vote waits for its sync, and so do all answers that depend on it.
+    pub fn promised_term(&self) -> u64 {
+        self.inner.log.promised_term()
+    }
+
     /// The group's condition, as known here.
     pub fn status(&self) -> GroupStatus {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();
@@ -392,6 +398,12 @@ impl Group {
             ServerState::Leader => Role::Leader,
             ServerState::Shutdown => Role::Stopped,
         };
+        let committed = metrics
+            .cluster_committed
+            .as_ref()
+            .or(metrics.local_committed.as_ref())
+            .map(position);
+        let membership_at = membership.log_id().as_ref().map(position);
         GroupStatus {
             node_id: metrics.id,
             role: if metrics.running_state.is_err() {
@@ -403,11 +415,7 @@ impl Group {
             vote: metrics.vote.to_string(),
             leader: metrics.current_leader,
             last_log: self.inner.log.last_log_id().as_ref().map(position),
-            committed: metrics
-                .cluster_committed
-                .as_ref()
-                .or(metrics.local_committed.as_ref())
-                .map(position),
+            committed,
             applied: metrics.last_applied.as_ref().map(position),
             snapshot: metrics.snapshot.as_ref().map(position),
             purged: metrics.purged.as_ref().map(position),
@@ -417,6 +425,7 @@ impl Group {
                 .map(|at| millis(at.0.elapsed())),
             members,
             membership_id: membership::show_id(membership.log_id().as_ref()),
+            membership_committed: membership_at.is_some() && membership_at <= committed,
             membership_changing: membership.get_joint_config().len() > 1,
             sync_age_ms: self.inner.writer.sync_age().map(millis),
             recovered: *self.inner.recovered.borrow(),

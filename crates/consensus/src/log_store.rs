@@ -49,6 +49,8 @@ struct Inner {
 #[derive(Default)]
 struct Log {
     vote: Option<Vote>,
+    /// The term of the last vote that was called durable: no answer speaks of a higher one.
+    promised_term: u64,
     purged: Option<LogId>,
     last: Option<LogId>,
     /// The highest index that was in the log since it was opened. What is cut off counts: only a log that was
@@ -112,6 +114,7 @@ impl LogStore {
             let last = newest.map(|entry| entry.log_id).max(purged);
             Log {
                 vote,
+                promised_term: vote.map_or(0, |vote| vote.leader_id.term),
                 purged,
                 last,
                 reached: last.map(|id| id.index),
@@ -169,6 +172,11 @@ impl LogStore {
     /// The newest log id.
     pub(crate) fn last_log_id(&self) -> Option<LogId> {
         self.lock().last
+    }
+
+    /// The term of the last vote that was called durable.
+    pub(crate) fn promised_term(&self) -> u64 {
+        self.lock().promised_term
     }
 
     /// The highest index that was in the log since it was opened, and the term of the vote.
@@ -390,6 +398,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             if planted!("vote-not-synced") {
                 inner.writer.enqueue(room, vec![op], 0, Done::Nobody)?;
                 log.vote = Some(*vote);
+                log.promised_term = vote.leader_id.term;
                 return Ok(());
             }
             inner.writer.enqueue(room, vec![op], 0, Done::Reply(sender))?;
@@ -399,6 +408,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let durable = receiver
             .await
             .map_err(|_| io::Error::other("the log writer stopped before the vote was durable"))?;
+        if durable.is_ok() {
+            self.lock().promised_term = vote.leader_id.term;
+        }
         crash_point!("vote.synced-not-sent").await;
         durable
     }
@@ -646,6 +658,23 @@ mod tests {
             (state.last_purged_log_id, state.last_log_id),
             (Some(log_id(1, 2)), Some(log_id(2, 7)))
         );
+    }
+
+    #[tokio::test]
+    async fn a_vote_is_promised_once_it_is_synced() {
+        let disk = FaultyDisk::new(1);
+        let (mut log, _) = open(&disk, 0);
+        log.save_vote(&Vote::new(2, 1)).await.unwrap();
+        assert_eq!(log.promised_term(), 2);
+        disk.configure(|faults| faults.sync_stalled = true);
+        let saving = tokio::time::timeout(Duration::from_millis(50), log.save_vote(&Vote::new(3, 1))).await;
+        assert!(saving.is_err(), "it waits for the disk");
+        assert_eq!(log.promised_term(), 2);
+        disk.crash();
+
+        // What was not synced may have survived.
+        let (log, _) = open(&disk, 0);
+        assert!([2, 3].contains(&log.promised_term()));
     }
 
     #[tokio::test]

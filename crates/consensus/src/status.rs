@@ -122,6 +122,8 @@ pub struct GroupStatus {
     pub members: Vec<MemberStatus>,
     /// Which membership that is, "term-index"; empty before the first.
     pub membership_id: String,
+    /// Whether that membership is known to be committed: no new leader can undo it.
+    pub membership_committed: bool,
     /// Whether a membership change is half done (two voter sets are in force).
     pub membership_changing: bool,
     /// How long the running sync has taken so far, milliseconds.

@@ -74,6 +74,11 @@ impl Core {
         *self.group.leadership().borrow()
     }
 
+    /// Whether the last membership this node knows has it in it. A new machine knows none until it is taken in.
+    pub(crate) fn is_member(&self) -> bool {
+        self.group.members().contains_key(&self.node_id())
+    }
+
     /// Lets a public call in, if the node serves and has room for it.
     pub(crate) fn admit(&self, work: Work, bytes: usize) -> Result<Permit, Failure> {
         self.serving()?;

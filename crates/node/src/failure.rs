@@ -27,6 +27,11 @@ impl Failure {
         )
     }
 
+    /// No leader is known, and none will be: this node belongs to no cluster, or does not any more.
+    pub(crate) fn not_a_member() -> Self {
+        Self::no_leader("this node is no member of a cluster; ask one that is")
+    }
+
     /// The reason.
     pub(crate) fn reason(&self) -> Reason {
         match self {

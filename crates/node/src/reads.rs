@@ -74,6 +74,10 @@ pub(crate) async fn barrier(core: &Core, deadline: Deadline) -> Result<(), Failu
             Err(BarrierError::Timeout) => return Err(Failure::no_leader("none confirmed the read in time")),
             Err(error @ BarrierError::NoLeader { .. }) => error,
         };
+        if !core.is_member() {
+            reached!("reads.not-a-member");
+            return Err(Failure::not_a_member());
+        }
         if give_up.left() < PAUSE {
             reached!("reads.no-leader-in-time");
             return Err(Failure::no_leader(why));

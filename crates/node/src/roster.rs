@@ -125,13 +125,8 @@ pub(crate) fn removed_by(core: &Core, node: NodeId) -> String {
         }
     };
     let status = core.group.status();
-    let decided = status
-        .membership_id
-        .split_once('-')
-        .and_then(|(_, index)| index.parse::<u64>().ok())
-        .is_some_and(|index| status.committed.is_some_and(|committed| committed.index >= index));
     let member = status.members.iter().any(|member| member.id == node);
-    if retired && decided && !member {
+    if retired && status.membership_committed && !member {
         status.membership_id
     } else {
         String::new()

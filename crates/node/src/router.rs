@@ -3,7 +3,7 @@
 //! The router hides elections. While nobody leads it waits, and what was certainly not carried out is tried
 //! again; so is what may have been, if the request id makes that harmless. It gives up a little before the
 //! caller's deadline, with the truth about the outcome: once one attempt may have had an effect, no later
-//! "nobody leads" makes that undone.
+//! "nobody leads" makes that undone. A node that is no member does not wait: no election will end there.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -61,6 +61,10 @@ pub(crate) async fn route<M: Mutation>(
     let mut unknown = false;
     loop {
         let seen = *leadership.borrow_and_update();
+        if seen.leader.is_none() && !core.is_member() {
+            reached!("router.not-a-member");
+            return Err(not_a_member(unknown));
+        }
         let attempt = match seen.leader {
             _ if seen.is_me && seen.ready => message.clone().run(core, call, permit.clone()).await,
             _ if seen.is_me => Err(Failure::no_leader("this node was elected just now")),
@@ -109,6 +113,15 @@ pub(crate) async fn route<M: Mutation>(
             _ = leadership.changed() => {}
             () = tokio::time::sleep(pause) => pause = (pause * 2).min(PAUSE_MAX),
         }
+    }
+}
+
+/// Said where no leader will be heard of. `unknown`: an attempt before may have had its effect.
+fn not_a_member(unknown: bool) -> Failure {
+    if unknown {
+        Problem::outcome_unknown().into()
+    } else {
+        Failure::not_a_member()
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use holdfast_client::{Client, ClientConfig};
+use holdfast_consensus::{GroupStatus, MemberRole};
 use holdfast_node::config::InitialMember;
 use holdfast_node::{Config, NodeHandle, StartError};
 use holdfast_storage::engine::{EngineError, Seq};
@@ -78,9 +79,22 @@ impl Change {
     fn staying(&self, voters: &[NodeId]) -> (Vec<NodeId>, usize) {
         let stays = |voter: &&NodeId| !self.leaving.contains(voter);
         let staying: Vec<_> = voters.iter().filter(stays).copied().collect();
-        let lost = staying.iter().filter(|voter| self.lost.contains(voter)).count();
+        let lost = self.lost_among(&staying);
         (staying, lost)
     }
+
+    fn lost_among(&self, voters: &[NodeId]) -> usize {
+        voters.iter().filter(|voter| self.lost.contains(voter)).count()
+    }
+}
+
+/// The members with a vote.
+fn voters_in(status: &GroupStatus) -> Vec<NodeId> {
+    let voters = status
+        .members
+        .iter()
+        .filter(|member| member.role == MemberRole::Voter);
+    voters.map(|member| member.id).collect()
 }
 
 /// One machine.
@@ -265,11 +279,23 @@ impl Cluster {
 
     /// Whether this member's copy may be destroyed: at most a minority is at any time. If so, it counts from now
     /// on until the member has been replaced.
+    ///
+    /// A membership that is not agreed on yet may need a quorum of the one before too, so nothing is lost meanwhile.
     pub(crate) fn may_lose(&self, id: NodeId) -> bool {
-        let voters = self.voters();
+        let Some(status) = self.foremost() else {
+            return false;
+        };
+        if status.membership_changing || !status.membership_committed {
+            return false;
+        }
+        let voters = voters_in(&status);
         let mut change = self.change();
+        // Who is asked to leave votes until it has left.
         let (staying, lost) = change.staying(&voters);
-        let may = staying.contains(&id) && lost < (staying.len() - 1) / 2;
+        let bears = |voters: usize, lost: usize| lost < (voters - 1) / 2;
+        let may = staying.contains(&id)
+            && bears(staying.len(), lost)
+            && bears(voters.len(), change.lost_among(&voters));
         may && change.lost.insert(id)
     }
 
@@ -407,34 +433,24 @@ impl Cluster {
         claims.max().map(|(_, id)| id)
     }
 
+    /// What the running node says that has applied most.
+    fn foremost(&self) -> Option<GroupStatus> {
+        let running = self.ids().into_iter().filter_map(|id| self.node(id));
+        running
+            .map(|node| node.group().status())
+            .max_by_key(|status| status.applied)
+    }
+
     /// The members with a vote, as the running node knows them that has applied most.
     pub fn voters(&self) -> Vec<NodeId> {
-        let statuses = self
-            .ids()
-            .into_iter()
-            .filter_map(|id| self.node(id))
-            .map(|node| node.group().status());
-        statuses
-            .max_by_key(|status| status.applied)
-            .map(|status| {
-                let voters = status.members.into_iter();
-                voters
-                    .filter(|member| member.role == holdfast_consensus::MemberRole::Voter)
-                    .map(|member| member.id)
-                    .collect()
-            })
+        self.foremost()
+            .map(|status| voters_in(&status))
             .unwrap_or_default()
     }
 
     /// The id of the membership, as the running node knows it that has applied most; empty if nobody runs.
     pub(crate) fn membership_id(&self) -> String {
-        let statuses = self
-            .ids()
-            .into_iter()
-            .filter_map(|id| self.node(id))
-            .map(|node| node.group().status());
-        statuses
-            .max_by_key(|status| status.applied)
+        self.foremost()
             .map(|status| status.membership_id)
             .unwrap_or_default()
     }

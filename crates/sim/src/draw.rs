@@ -19,7 +19,7 @@ pub fn draw(seed: u64) -> Configuration {
         sync_jitter_us: 1 + choices.below(8_000),
     };
     let (workload, realm) = workload::draw(&mut choices);
-    let (faults, ending) = faults::draw(seed, &mut choices, nodes, safety_ms);
+    let (faults, ending) = faults::draw(&mut choices, nodes, safety_ms);
     Configuration {
         seed,
         scenario: "swarm".to_owned(),

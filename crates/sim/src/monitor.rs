@@ -58,6 +58,8 @@ struct NodeSeen {
     /// How many disks it has had: one that lost everything has also forgotten what it promised.
     disks: usize,
     incarnation: u64,
+    /// The highest term of which it had said that it is durable.
+    promised: u64,
     term: u64,
     applied: u64,
     /// Set at the first look after its end: what was written until then.
@@ -140,7 +142,7 @@ impl Seen {
         }
         let (applied, state) = node.group().applied();
         let seen_applied = self.nodes.get(&id).map_or(0, |seen| seen.applied);
-        self.monotonic(id, incarnation, &status, applied);
+        self.monotonic(id, incarnation, &status, node.group().promised_term(), applied);
         self.elections(id, &status);
         self.digest(id, applied, state.digest);
         // A few old ones too: an entry that was replaced after its commit shows at the end of the log.
@@ -149,21 +151,28 @@ impl Seen {
         self.quorum(cluster, id, &status, applied);
     }
 
-    /// Term never goes back, not even over a restart: it is durable before it counts. Apply never goes back within
-    /// an incarnation. (What openraft calls committed may: a new leader begins at what it can vouch for itself.)
-    fn monotonic(&mut self, id: Node, incarnation: u64, status: &GroupStatus, applied: u64) {
+    /// A promised term is kept over any restart. Term and apply never go back within an incarnation. (What openraft
+    /// calls committed may: a new leader begins at what it can vouch for itself.)
+    fn monotonic(&mut self, id: Node, incarnation: u64, status: &GroupStatus, promised: u64, applied: u64) {
         let seen = self.nodes.entry(id).or_default();
         let mut wrong = Vec::new();
-        if status.term < seen.term && status.term != 0 {
-            wrong.push(format!("term went from {} to {}", seen.term, status.term));
+        if promised < seen.promised {
+            wrong.push(format!(
+                "term {} was promised, now only {promised}",
+                seen.promised
+            ));
         }
         if seen.incarnation == incarnation {
+            if status.term < seen.term {
+                wrong.push(format!("term went from {} to {}", seen.term, status.term));
+            }
             if applied < seen.applied {
                 wrong.push(format!("applied went from {} to {applied}", seen.applied));
             }
         }
         seen.incarnation = incarnation;
-        seen.term = seen.term.max(status.term);
+        seen.promised = promised;
+        seen.term = status.term;
         seen.applied = applied;
         let last = status.last_log.map_or(0, |last| last.index);
         let snapshot = status.snapshot.map_or(0, |snapshot| snapshot.index);

@@ -102,6 +102,16 @@ const KINDS: &[Kind] = &[
     kind(|c, n| Fault::FailedSync { target: target(c, n) }, (500, 3_000), 3),
     kind(|c, n| Fault::ReadErrors { target: target(c, n) }, (20, 2_000), 2),
     kind(bit_flip, (8_000, 18_000), 2),
+    kind(|c, n| Fault::BitRot { target: target(c, n) }, (8_000, 18_000), 1),
+    kind(disk_point, (6_000, 15_000), 4),
+    kind(
+        |c, n| Fault::Wipe {
+            target: target(c, n),
+            told: c.below(2) == 0,
+        },
+        (8_000, 18_000),
+        1,
+    ),
     kind(|c, n| Fault::Full { target: target(c, n) }, (2_000, 10_000), 3),
     kind(clock_offset, (1_000, 12_000), 5),
     kind(clock_drift, (4_000, 20_000), 3),
@@ -139,37 +149,15 @@ const KINDS: &[Kind] = &[
     kind(|_, _| Fault::Stranger, (4_000, 8_000), 2),
 ];
 
-/// Those with seeds that are not understood yet (see this crate's README): drawn by seeds from [`ALL_FROM`] on.
-const OPEN: &[Kind] = &[
-    kind(|c, n| Fault::BitRot { target: target(c, n) }, (8_000, 18_000), 1),
-    kind(disk_point, (6_000, 15_000), 4),
-    kind(
-        |c, n| Fault::Wipe {
-            target: target(c, n),
-            told: c.below(2) == 0,
-        },
-        (8_000, 18_000),
-        1,
-    ),
-];
-
-/// Seeds from here on draw every kind of fault, also those with seeds that are not understood yet.
-const ALL_FROM: u64 = 1 << 63;
-
 /// The faults of a run of a cluster of `nodes` founders, in the order of time, and what is left of them.
-pub fn draw(seed: u64, choices: &mut SplitMix64, nodes: u64, safety_ms: u64) -> (Vec<Scheduled>, Ending) {
-    let open = if seed >= ALL_FROM { OPEN } else { &[] };
+pub fn draw(choices: &mut SplitMix64, nodes: u64, safety_ms: u64) -> (Vec<Scheduled>, Ending) {
     let chosen: Vec<&Kind> = match choices.below(16) {
         0 => Vec::new(),
         1 | 2 => vec![&KINDS[choices.below(KINDS.len() as u64) as usize]],
         _ => {
             // A share of its own for each run, so that rich and poor mixtures both occur.
             let share = 10 + choices.below(45);
-            KINDS
-                .iter()
-                .chain(open)
-                .filter(|_| choices.below(100) < share)
-                .collect()
+            KINDS.iter().filter(|_| choices.below(100) < share).collect()
         }
     };
     // How much at once: from one now and then to many on top of each other.

@@ -292,6 +292,11 @@ async fn replace(cluster: &Cluster, old: NodeId, new: NodeId, until: Instant) {
                 cluster.retire(old);
                 return;
             }
+            // Somebody else was faster, with another machine: this one will not be needed.
+            if !members.iter().any(|member| [old, new].contains(&member.node_id)) {
+                cluster.change().replacing.remove(&old);
+                return;
+            }
         }
         sleep(PAUSE).await;
     }

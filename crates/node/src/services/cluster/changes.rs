@@ -306,6 +306,7 @@ mod tests {
                 })
                 .collect(),
             membership_id: "1-1".into(),
+            membership_committed: true,
             membership_changing: false,
             sync_age_ms: None,
             recovered: true,
