@@ -309,7 +309,7 @@ impl Rounds {
         trace_parent: &str,
     ) -> Result<Round, String> {
         use wire::read_index_reply::Result as Kind;
-        let mut header = self.peers.header(leader, ttl);
+        let mut header = self.peers.header(leader, None, ttl);
         header.trace_parent = trace_parent.to_owned();
         let request = wire::ReadIndexRequest { header: Some(header) };
         let mut client = self

@@ -10,7 +10,7 @@ use bincode::config::{Configuration, standard};
 use bincode::{Decode, Encode};
 use bytes::Bytes;
 
-use crate::config::PeerAddresses;
+use crate::config::{Directory, PeerAddresses};
 use crate::type_config::{LogId, Membership, StoredMembership, Vote, log_id};
 
 /// The only format so far.
@@ -127,6 +127,7 @@ pub(crate) struct NodeRecord {
     peer: String,
     client: String,
     admin: String,
+    directory: Option<[u8; 16]>,
 }
 
 #[derive(Encode, Decode)]
@@ -153,6 +154,7 @@ impl Stored for Membership {
                     peer: node.peer.clone(),
                     client: node.client.clone(),
                     admin: node.admin.clone(),
+                    directory: node.directory,
                 })
                 .collect(),
         }
@@ -174,6 +176,7 @@ impl Stored for Membership {
                         peer: node.peer,
                         client: node.client,
                         admin: node.admin,
+                        directory: node.directory,
                     },
                 )
             })
@@ -245,9 +248,6 @@ impl Stored for Installing {
     }
 }
 
-/// Tells one data directory from another, also when both belong to the same node.
-pub(crate) type Directory = [u8; 16];
-
 /// Whose directory this is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
@@ -311,6 +311,7 @@ mod tests {
             peer: format!("p{id}"),
             client: "c".into(),
             admin: String::new(),
+            directory: (id == 2).then_some([8; 16]),
         };
         Membership::new(
             vec![BTreeSet::from([1, 2]), BTreeSet::from([2])],
@@ -325,7 +326,8 @@ mod tests {
         golden(Vote::new(1, 7), &[1, 1, 7, 0]);
         golden(log_id(3, 1_000), &[1, 3, 251, 232, 3]);
         let members = [
-            2, 2, 1, 2, 1, 2, 2, 1, 2, b'p', b'1', 1, b'c', 0, 2, 2, b'p', b'2', 1, b'c', 0,
+            2, 2, 1, 2, 1, 2, 2, 1, 2, b'p', b'1', 1, b'c', 0, 0, 2, 2, b'p', b'2', 1, b'c', 0, 1, 8, 8, 8,
+            8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 8,
         ];
         golden(membership(), &[&[1][..], &members].concat());
         golden(

@@ -3,8 +3,11 @@
 use holdfast_types::{ClusterId, NodeId, ShardId};
 use serde::{Deserialize, Serialize};
 
-/// Where a member can be reached: `host:port` each. Travels in the Raft membership, so that every node knows
-/// every other one's ports.
+/// The name of a data directory: 16 random bytes, drawn when a node first used it.
+pub type Directory = [u8; 16];
+
+/// Where a member can be reached, `host:port` each, and which data directory it came with. Travels in the Raft
+/// membership, so that every node knows this of every other one.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct PeerAddresses {
     /// The peer port: Raft and forwarding.
@@ -13,6 +16,16 @@ pub struct PeerAddresses {
     pub client: String,
     /// The admin port.
     pub admin: String,
+    /// The data directory it was taken in with. `None` for founders, whose directories the other founders remember
+    /// (see [`Group::initialize`](crate::Group::initialize)).
+    pub directory: Option<Directory>,
+}
+
+impl PeerAddresses {
+    /// Whether both name the same ports.
+    pub fn same_ports(&self, other: &Self) -> bool {
+        (&self.peer, &self.client, &self.admin) == (&other.peer, &other.client, &other.admin)
+    }
 }
 
 /// How to prove and check identity on the peer port; PEM texts.

@@ -39,7 +39,7 @@ use crate::status::{
     Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,
 };
 use crate::type_config::{ApplyReply, EncodedCommand, LogId, Raft};
-use crate::{ConsensusConfig, FatalSink, PeerAddresses, identity, snapshot, trace};
+use crate::{ConsensusConfig, Directory, FatalSink, PeerAddresses, identity, snapshot, trace};
 
 /// The service on the peer port as tonic takes it.
 #[cfg(not(madsim))]
@@ -61,6 +61,7 @@ struct Inner {
     log: LogStore,
     applied: Arc<Applied>,
     peers: Arc<Peers>,
+    directories: Arc<Directories>,
     barrier: Barrier,
     peer_service: PeerService,
     leadership: Arc<watch::Sender<Leadership>>,
@@ -189,6 +190,7 @@ impl Group {
             log,
             applied,
             peers,
+            directories,
             barrier,
             peer_service,
             leadership,
@@ -211,7 +213,24 @@ impl Group {
 
     /// Founds the cluster with these voters. Every founding member may call it with the same members; a node
     /// that already has a log or a vote answers [`InitializeError::AlreadyInitialized`].
-    pub async fn initialize(&self, members: BTreeMap<NodeId, PeerAddresses>) -> Result<(), InitializeError> {
+    ///
+    /// The founders' directories are written down here and are no part of the membership, which must be the same
+    /// on all founders whatever each of them has heard of the others.
+    pub async fn initialize(
+        &self,
+        mut members: BTreeMap<NodeId, PeerAddresses>,
+    ) -> Result<(), InitializeError> {
+        let directories: Vec<_> = members
+            .iter_mut()
+            .filter_map(|(id, member)| Some((*id, member.directory.take()?)))
+            .collect();
+        let me = self.inner.raft.node_id();
+        let others = directories.into_iter().filter(|(id, _)| id != me);
+        if let Err(error) = self.inner.directories.found(others).await {
+            let why = format!("writing down the founders' directories failed: {error}");
+            self.inner.fatal.report(why.clone());
+            return Err(InitializeError::Stopped(why));
+        }
         match self.inner.raft.initialize(members).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(RaftInitializeError::NotAllowed(_))) => {
@@ -345,6 +364,11 @@ impl Group {
     /// Who leads, and whether this node may evaluate and propose.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.subscribe()
+    }
+
+    /// The name of this node's data directory.
+    pub fn directory(&self) -> Directory {
+        self.inner.directories.own
     }
 
     /// Where the members can be reached.

@@ -3,9 +3,16 @@
 //! The directory's identity is written at the first start and checked at every later one: a directory that
 //! changes hands forgets nothing it promised under its old name. The other way round, a node that lost its
 //! directory has forgotten its vote and its log, and must not speak under its old id (Alagappan et al.,
-//! *Protocol-Aware Recovery for Consensus-Based Storage*, FAST'18). So each directory draws a random name, and
-//! each node remembers with which one it first met each other: whoever comes with another is refused, and is
-//! told so.
+//! *Protocol-Aware Recovery for Consensus-Based Storage*, FAST'18). So each directory draws a random name, and a
+//! node that comes with another one than before is refused, and is told so. Who knows which one that was:
+//!
+//! - of a founder, all founders: each writes it down, durably, with its founding membership;
+//! - of a member that came later, everybody: the membership says it;
+//! - besides, each node remembers with which directory it first met each other one.
+//!
+//! The node that lost its directory cannot be left to those who happen to know: a candidate that never met it would
+//! count its vote, though it has forgotten both its last vote and the log. So a node without data takes part in
+//! nothing, unless the sender knows its directory; and whoever is entitled to send it anything does.
 
 use std::collections::BTreeMap;
 use std::ops::Bound;
@@ -17,7 +24,8 @@ use holdfast_types::{ClusterId, Family, NodeId};
 use uuid::Uuid;
 
 use crate::StartError;
-use crate::codec::{self, Directory, Identity};
+use crate::codec::{self, Identity};
+use crate::config::Directory;
 use crate::keys;
 
 /// The layout of everything in the directory. A release reads this one and writes this one.
@@ -132,6 +140,20 @@ impl Directories {
                 Ok(Ok(()))
             }
         }
+    }
+
+    /// Writes down, durably, which directories the founders of the cluster have.
+    pub(crate) async fn found(
+        &self,
+        founders: impl Iterator<Item = (NodeId, Directory)>,
+    ) -> Result<(), EngineError> {
+        let mut batch = Batch::default();
+        for (node, directory) in founders {
+            batch.put(Family::RaftMeta, keys::peer_directory(node), directory.to_vec());
+            self.lock().insert(node, directory);
+        }
+        self.engine.write(batch)?;
+        self.engine.sync().await.map(drop)
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<NodeId, Directory>> {

@@ -42,7 +42,7 @@ mod type_config;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
 
-pub use config::{ConsensusConfig, PeerAddresses, PeerTls};
+pub use config::{ConsensusConfig, Directory, PeerAddresses, PeerTls};
 pub use error::{
     BarrierError, FlushError, InitializeError, MembershipError, ProposeError, StartError, Timeout,
 };

@@ -119,7 +119,7 @@ impl Change {
         addresses: PeerAddresses,
     ) -> Result<String, MembershipError> {
         match self.node(id) {
-            Some(known) if *known == addresses => return Ok(self.current_id()),
+            Some(known) if known.same_ports(&addresses) => return Ok(self.current_id()),
             Some(known) => {
                 return Err(MembershipError::Refused(format!(
                     "node {id} is already a member, at {}; an id belongs to one node for ever",

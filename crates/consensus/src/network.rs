@@ -77,6 +77,10 @@ impl RaftNetworkFactory<TypeConfig> for NetworkFactory {
 }
 
 impl Network {
+    fn header(&self, deadline: Duration) -> wire::PeerHeader {
+        self.peers.header(self.target, self.addresses.directory, deadline)
+    }
+
     fn client(
         &self,
     ) -> Result<wire::peer_service_client::PeerServiceClient<tonic::transport::Channel>, RpcError> {
@@ -190,7 +194,7 @@ impl Network {
         let ttl = self.stream_ttl();
         let unanswered: Arc<Mutex<VecDeque<Instant>>> = Arc::default();
         let sent = unanswered.clone();
-        let mut header = self.peers.header(self.target, Duration::ZERO);
+        let mut header = self.header(Duration::ZERO);
         header.trace_parent = trace_parent;
         let mut header = Some(header);
         let peers = self.peers.clone();
@@ -255,7 +259,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let ttl = self.call_ttl();
         let term = rpc.vote.leader_id.term;
         this_leader_committed(&self.peers, &rpc);
-        let request = convert::append_to_wire(rpc, Some(self.peers.header(self.target, ttl)));
+        let request = convert::append_to_wire(rpc, Some(self.header(ttl)));
         let mut client = self.client()?;
         let reply = self
             .call(RPCTypes::AppendEntries, ttl, client.append(request))
@@ -295,7 +299,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         // A vote waits for the peer's disk.
         let ttl = self.stream_ttl();
-        let request = convert::vote_request_to_wire(&rpc, self.peers.header(self.target, ttl));
+        let request = convert::vote_request_to_wire(&rpc, self.header(ttl));
         let mut client = self.client()?;
         let reply = self.call(RPCTypes::Vote, ttl, client.vote(request)).await?;
         convert::vote_reply_from_wire(reply).map_err(|status| self.error(&status))
@@ -307,7 +311,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         _option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RpcError> {
         let ttl = self.call_ttl();
-        let request = convert::vote_request_to_wire(&rpc, self.peers.header(self.target, ttl));
+        let request = convert::vote_request_to_wire(&rpc, self.header(ttl));
         let mut client = self.client()?;
         let reply = self.call(RPCTypes::Vote, ttl, client.pre_vote(request)).await?;
         convert::vote_reply_from_wire(reply).map_err(|status| self.error(&status))
@@ -325,11 +329,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         };
         let config = &self.peers.config;
         let last = snapshot.meta.last_log_id.map_or(0, |id| id.index);
-        let start = start_chunk(
-            self.peers.header(self.target, Duration::ZERO),
-            &vote,
-            &snapshot.meta,
-        );
+        let start = start_chunk(self.header(Duration::ZERO), &vote, &snapshot.meta);
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
         let progress = Arc::new(Mutex::new(SnapshotProgress {
             at: Instant::now(),
@@ -381,7 +381,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
     ) -> Result<TransferLeaderResponse<TypeConfig>, RpcError> {
         use wire::transfer_leader_reply::Result as Kind;
         let ttl = self.stream_ttl();
-        let mut header = self.peers.header(self.target, ttl);
+        let mut header = self.header(ttl);
         header.trace_parent.clone_from(&lock(&self.peers.transferring));
         let request = wire::TransferLeaderRequest {
             header: Some(header),

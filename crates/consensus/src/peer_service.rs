@@ -21,7 +21,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::FatalSink;
 use crate::acknowledged::{forgotten, put_back};
 use crate::barrier::{LeaderError, LeaderRounds};
-use crate::codec::{self, Directory};
+use crate::codec;
+use crate::config::Directory;
 use crate::convert;
 use crate::identity::OtherDirectory;
 use crate::log_store::LogStore;
@@ -139,6 +140,14 @@ impl PeerService {
             reached!("peer.told-that-wiped");
             fatal.report(wiped(config.node_id));
             return Err(Status::failed_precondition(wiped(config.node_id)));
+        }
+        // It may be new, and it may have lost everything. Whoever may speak to a new one knows its directory.
+        if header.to_directory.is_empty() && self.inner.log.last_log_id().is_none() {
+            reached!("peer.unknown-without-data");
+            return Err(Status::failed_precondition(format!(
+                "node {} has no data, and node {} does not know its data directory",
+                config.node_id, header.from_node
+            )));
         }
         let from = Directory::try_from(&header.from_directory[..])
             .map_err(|_| Status::invalid_argument("the sender's directory is missing"))?;

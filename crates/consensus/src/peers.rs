@@ -94,8 +94,13 @@ impl Peers {
         }
     }
 
-    /// The header of a message to `to`.
-    pub(crate) fn header(&self, to: NodeId, deadline: Duration) -> wire::PeerHeader {
+    /// The header of a message to `to`, whose directory is that of the `membership`, if it says one.
+    pub(crate) fn header(
+        &self,
+        to: NodeId,
+        membership: Option<crate::Directory>,
+        deadline: Duration,
+    ) -> wire::PeerHeader {
         let (state, applied_next) = self.applied.position();
         let mut header = wire::PeerHeader {
             cluster_id: Bytes::copy_from_slice(self.config.cluster_id.0.as_bytes()),
@@ -107,9 +112,8 @@ impl Peers {
             trace_parent: String::new(),
             applied_next,
             from_directory: Bytes::copy_from_slice(&self.directories.own),
-            to_directory: self
-                .directories
-                .of(to)
+            to_directory: membership
+                .or_else(|| self.directories.of(to))
                 .map_or_else(Bytes::new, |directory| Bytes::copy_from_slice(&directory)),
             held: Vec::new(),
             acknowledged: None,

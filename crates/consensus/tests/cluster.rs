@@ -145,9 +145,9 @@ async fn members_come_and_go() {
     let before = group.status().membership_id;
 
     let node = Node::new(4);
-    let addresses = node.addresses.clone();
     cluster.nodes.insert(4, node);
     cluster.start(4).await;
+    let addresses = cluster.nodes[&4].introduced();
     let with_learner = group
         .add_learner(4, addresses.clone(), Some(before.clone()), soon())
         .await
@@ -354,6 +354,31 @@ async fn a_wiped_node_is_refused_under_its_old_id() {
     assert!(reason.contains("another data directory"), "{reason}");
     cluster.write("k2", "v").await;
     assert_eq!(cluster.group(leader).status().fatal, None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wiped_node_gives_no_vote_to_one_that_never_met_it() {
+    let mut cluster = Cluster::found(defaults).await;
+    let (leader, _) = cluster.leader().await;
+    let (follower, third) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    cluster.write("k", "v").await;
+    assert_eq!(cluster.read(third, "k").await.as_deref(), Some("v"));
+    // Only the two that will be gone have this.
+    cluster.crash(third).await;
+    cluster.write("acknowledged", "v").await;
+    cluster.crash(leader).await;
+    cluster.crash(follower).await;
+    cluster.nodes.get_mut(&follower).unwrap().disk = FaultyDisk::new(99);
+    cluster.start(third).await;
+    cluster.start(follower).await;
+
+    let fatal = cluster.nodes[&follower].fatal().clone();
+    let reason = tokio::time::timeout(Duration::from_secs(20), fatal.wait())
+        .await
+        .unwrap();
+    assert!(reason.contains("another data directory"), "{reason}");
+    cluster.start(leader).await;
+    assert_eq!(cluster.read(third, "acknowledged").await.as_deref(), Some("v"));
 }
 
 /// Puts a node's directory back to a copy taken now, after a few more writes.

@@ -127,6 +127,7 @@ fn report(core: &Core, sender: NodeId) -> ReportReply {
         draining: core.lifecycle.phase() >= Phase::Draining,
         sender_id_used: roster::used(core, sender),
         joined: roster::joined(core),
+        directory: core.group.directory().to_vec().into(),
         sender_removed_by: roster::removed_by(core, sender),
     }
 }

@@ -11,9 +11,11 @@
 //! to another cluster; one that has joined refuses strangers and goes on, or one wrong address somewhere could
 //! take a healthy cluster down.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use holdfast_consensus::Directory;
 use holdfast_machine::Expect;
 use holdfast_markers::reached;
 use holdfast_storage::schema::member::{self as row, Member};
@@ -236,25 +238,29 @@ fn hopeless(core: &Core, answers: &[Answer]) -> Option<StartError> {
     })
 }
 
-/// Asks the other founders, for a node without data, whether it may write the founding membership: all of them must
+/// Asks the other founders, for a node without data, whether it may write the founding membership, and which data
+/// directories they have if it may: all of them must
 /// have said that they have not joined a cluster either. A majority would not do: if the disks of two founders of
 /// three were lost, one after the other, the two could found the cluster anew beside the one that has the data.
-pub(crate) async fn may_found(core: &Core) -> Result<bool, StartError> {
+pub(crate) async fn may_found(core: &Core) -> Result<Option<BTreeMap<NodeId, Directory>>, StartError> {
     let answers = ask_founders(core).await;
     if let Some(error) = hopeless(core, &answers) {
         return Err(error);
     }
-    let mut beginners = 1;
+    let mut beginners = BTreeMap::from([(core.node_id(), core.group.directory())]);
     for answer in &answers {
         if let Answer::Known(reply) = answer {
             if reply.sender_id_used {
                 reached!("roster.wiped-node-refused");
                 return Err(StartError::IdUsed { node: core.node_id() });
             }
-            beginners += usize::from(!reply.joined);
+            if let (false, Some(directory)) = (reply.joined, directory_in(reply)) {
+                beginners.insert(reply.node_id, directory);
+            }
         }
     }
-    Ok(beginners == core.config.cluster.initial_members.len())
+    let all = beginners.len() == core.config.cluster.initial_members.len();
+    Ok(all.then_some(beginners))
 }
 
 /// Goes on asking until this node has joined: it may found the cluster once all founders are there, and one that was
@@ -293,9 +299,13 @@ pub(crate) fn has_data(core: &Core) -> bool {
     status.last_log.is_some() || !status.members.is_empty()
 }
 
-/// Asks a node that shall become a member who it is. A machine of another cluster, another node at that address
+fn directory_in(reply: &ReportReply) -> Option<Directory> {
+    Directory::try_from(&reply.directory[..]).ok()
+}
+
+/// Asks a node that shall become a member who it is, and which data directory it has. A machine of another cluster, another node at that address
 /// or none at all would stay a learner that never catches up.
-pub(crate) async fn introduced(core: &Core, node: NodeId, peer: &str) -> Result<(), Failure> {
+pub(crate) async fn introduced(core: &Core, node: NodeId, peer: &str) -> Result<Directory, Failure> {
     let request = ReportRequest {
         header: Some(core.peers.header(node)),
     };
@@ -307,7 +317,9 @@ pub(crate) async fn introduced(core: &Core, node: NodeId, peer: &str) -> Result<
         )
     };
     let status = match tokio::time::timeout(ASK, client.report(request)).await {
-        Ok(Ok(_)) => return Ok(()),
+        Ok(Ok(reply)) => {
+            return directory_in(reply.get_ref()).ok_or_else(|| silent("its answer names no data directory"));
+        }
         Ok(Err(status)) => status,
         Err(_) => return Err(silent("nothing was heard")),
     };

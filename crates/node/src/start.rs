@@ -395,10 +395,10 @@ pub(crate) async fn found(core: &Core) -> Result<(), StartError> {
     if roster::has_data(core) || core.config.cluster.initial_members.is_empty() {
         return Ok(());
     }
-    if !roster::may_found(core).await? {
+    let Some(directories) = roster::may_found(core).await? else {
         reached!("start.waits-for-founders");
         return Ok(());
-    }
+    };
     let members: BTreeMap<NodeId, PeerAddresses> = core
         .config
         .cluster
@@ -409,6 +409,7 @@ pub(crate) async fn found(core: &Core) -> Result<(), StartError> {
                 peer: member.peer.clone(),
                 client: member.client.clone(),
                 admin: member.admin.clone(),
+                directory: directories.get(&member.id).copied(),
             };
             (member.id, addresses)
         })

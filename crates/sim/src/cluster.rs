@@ -97,6 +97,12 @@ fn voters_in(status: &GroupStatus) -> Vec<NodeId> {
     voters.map(|member| member.id).collect()
 }
 
+/// Where in the log the membership is.
+fn membership_index(status: &GroupStatus) -> Option<u64> {
+    let (_term, index) = status.membership_id.split_once('-')?;
+    index.parse().ok()
+}
+
 /// One machine.
 struct Machine {
     id: NodeId,
@@ -433,22 +439,23 @@ impl Cluster {
         claims.max().map(|(_, id)| id)
     }
 
-    /// What the running node says that has applied most.
+    /// What the running node says that knows of the newest membership. (Who has applied most may have been removed
+    /// since, and those who removed it may just have been started and not have applied again.)
     fn foremost(&self) -> Option<GroupStatus> {
         let running = self.ids().into_iter().filter_map(|id| self.node(id));
         running
             .map(|node| node.group().status())
-            .max_by_key(|status| status.applied)
+            .max_by_key(|status| (membership_index(status), status.applied))
     }
 
-    /// The members with a vote, as the running node knows them that has applied most.
+    /// The members with a vote, as the newest membership says that a running node knows.
     pub fn voters(&self) -> Vec<NodeId> {
         self.foremost()
             .map(|status| voters_in(&status))
             .unwrap_or_default()
     }
 
-    /// The id of the membership, as the running node knows it that has applied most; empty if nobody runs.
+    /// The id of the newest membership that a running node knows; empty if nobody runs.
     pub(crate) fn membership_id(&self) -> String {
         self.foremost()
             .map(|status| status.membership_id)

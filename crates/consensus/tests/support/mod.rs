@@ -76,6 +76,7 @@ impl Node {
             peer: address.to_string(),
             client: format!("client-{id}"),
             admin: format!("admin-{id}"),
+            directory: None,
         };
         Node {
             id,
@@ -119,6 +120,14 @@ impl Node {
         &self.running.as_ref().expect("the node runs").group
     }
 
+    /// How it is taken in, now that it runs.
+    pub(crate) fn introduced(&self) -> PeerAddresses {
+        PeerAddresses {
+            directory: Some(self.group().directory()),
+            ..self.addresses.clone()
+        }
+    }
+
     pub(crate) fn fatal(&self) -> &FatalSink {
         &self.running.as_ref().expect("the node runs").fatal
     }
@@ -153,14 +162,14 @@ impl Cluster {
             nodes: (1..=3).map(|id| (id, Node::new(id))).collect(),
             adjust,
         };
-        let members: BTreeMap<_, _> = cluster
-            .nodes
-            .iter()
-            .map(|(id, node)| (*id, node.addresses.clone()))
-            .collect();
         for id in 1..=3 {
             cluster.start(id).await;
         }
+        let members: BTreeMap<_, _> = cluster
+            .nodes
+            .iter()
+            .map(|(id, node)| (*id, node.introduced()))
+            .collect();
         for node in cluster.nodes.values() {
             // All may found it, with the same members; whoever is late hears that it has been done.
             drop(node.group().initialize(members.clone()).await);

@@ -15,6 +15,7 @@ use crate::admission::Permit;
 use crate::call::Call;
 use crate::core::Core;
 use crate::failure::Failure;
+use crate::reads;
 use crate::roster;
 use crate::router::Mutation;
 
@@ -36,9 +37,7 @@ macro_rules! membership_changes {
                     call: &Call,
                     _permit: Option<Arc<Permit>>,
                 ) -> Result<v1::$response, Failure> {
-                    if !core.leadership().is_me {
-                        return Err(core.not_leader());
-                    }
+                    confirmed(core, call).await?;
                     let planned: Planned = $change(core, call, $convert(self)?).await?;
                     let membership = planned.unwrap_or_else(|| membership(&core.group.status()));
                     Ok(v1::$response { membership: Some(membership) })
@@ -53,6 +52,19 @@ membership_changes! {
     PromoteMemberRequest => PromoteMemberResponse, "PromoteMember", members::promote_member, promote;
     RemoveMemberRequest => RemoveMemberResponse, "RemoveMember", members::remove_member, remove;
     ReplaceMemberRequest => ReplaceMemberResponse, "ReplaceMember", members::replace_member, replace;
+}
+
+/// Checks that this node leads, and still does: one that was deposed without knowing would answer by an old membership
+/// ("is a member already").
+async fn confirmed(core: &Core, call: &Call) -> Result<(), Failure> {
+    if core.leadership().is_me {
+        reads::barrier(core, call.deadline).await?;
+    }
+    if core.leadership().is_me {
+        Ok(())
+    } else {
+        Err(core.not_leader())
+    }
 }
 
 /// What the membership would be, if the change was only to be validated.
@@ -74,9 +86,9 @@ async fn add_learner(
 ) -> Result<Planned, Failure> {
     let status = core.group.status();
     expected(&status, &terms)?;
-    let addresses = from_message(addresses);
+    let mut addresses = from_message(addresses);
     match status.members.iter().find(|member| member.id == node) {
-        Some(known) if known.addresses != addresses => {
+        Some(known) if !known.addresses.same_ports(&addresses) => {
             return Err(Failure::new(
                 Reason::MemberExists,
                 format!(
@@ -88,7 +100,7 @@ async fn add_learner(
         Some(_) => {}
         None => {
             roster::free(core, node)?;
-            roster::introduced(core, node, &addresses.peer).await?;
+            addresses.directory = Some(roster::introduced(core, node, &addresses.peer).await?);
         }
     }
     if terms.validate_only {
@@ -273,6 +285,7 @@ fn from_message(addresses: v1::MemberAddresses) -> PeerAddresses {
         peer: addresses.peer,
         client: addresses.client,
         admin: addresses.admin,
+        directory: None,
     }
 }
 
