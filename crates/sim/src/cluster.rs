@@ -288,13 +288,10 @@ impl Cluster {
     ///
     /// A membership that is not agreed on yet may need a quorum of the one before too, so nothing is lost meanwhile.
     pub(crate) fn may_lose(&self, id: NodeId) -> bool {
-        let Some(status) = self.foremost() else {
-            return false;
-        };
-        if status.membership_changing || !status.membership_committed {
+        if !self.settled() {
             return false;
         }
-        let voters = voters_in(&status);
+        let voters = self.voters();
         let mut change = self.change();
         // Who is asked to leave votes until it has left.
         let (staying, lost) = change.staying(&voters);
@@ -446,6 +443,12 @@ impl Cluster {
         running
             .map(|node| node.group().status())
             .max_by_key(|status| (membership_index(status), status.applied))
+    }
+
+    /// Whether no membership change is under way, half done or not yet agreed on.
+    pub(crate) fn settled(&self) -> bool {
+        self.foremost()
+            .is_some_and(|status| status.membership_committed && !status.membership_changing)
     }
 
     /// The members with a vote, as the newest membership says that a running node knows.

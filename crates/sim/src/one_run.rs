@@ -189,10 +189,10 @@ async fn after_the_faults(
 /// Waits until all members have applied the same, and compares their digests.
 async fn converge(cluster: &Cluster) -> Result<(), String> {
     let until = Instant::now() + PATIENCE;
-    let mut last = String::from("nobody leads");
+    let mut last = String::from("nobody leads, or a membership change is under way");
     while Instant::now() < until {
         sleep(Duration::from_millis(200)).await;
-        if cluster.leader().is_none() {
+        if cluster.leader().is_none() || !cluster.settled() {
             continue;
         }
         let voters = cluster.voters();

@@ -248,6 +248,10 @@ pub(super) async fn heal(cluster: &std::sync::Arc<Cluster>) {
         for id in joining {
             admit(&cluster, id, until).await;
         }
+        // What was left half done the leader finishes by itself.
+        while !cluster.settled() && Instant::now() < until {
+            sleep(PAUSE).await;
+        }
         // Whoever is no member by now never will be: it was removed, or its replacement was given up.
         if let Some(members) = members(&cluster, until).await {
             for id in cluster.ids() {
