@@ -435,3 +435,32 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         }))
     }
 }
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use holdfast_storage::faulty::FaultyDisk;
+    use openraft::entry::RaftEntry;
+    use openraft::storage::{IOFlushed, RaftLogStorage};
+
+    use super::*;
+    use crate::log_writer::LogWriter;
+    use crate::type_config::log_id;
+
+    #[tokio::test]
+    async fn nothing_is_applied_after_a_failure() {
+        let disk = FaultyDisk::new(1);
+        let engine: Arc<dyn Engine> = Arc::new(disk.open().unwrap());
+        let (fatal, shard) = (FatalSink::new(), ShardId(0));
+        let writer = LogWriter::start(engine.clone(), fatal.clone());
+        let mut log = LogStore::open(engine.clone(), writer, shard, 0).unwrap();
+        let (mut machine, applied) = StateMachine::open(engine, shard, log.clone(), fatal.clone()).unwrap();
+        let entry = LogEntry::new(log_id(1, 0), Payload::Blank);
+        log.append([entry.clone()], IOFlushed::noop()).await.unwrap();
+        log.wait_written(0).await.unwrap();
+
+        fatal.report("something else failed");
+        let refused = machine.apply(futures::stream::iter([Ok((entry, None))])).await;
+        assert!(refused.is_err());
+        assert_eq!(applied.next_index(), 0);
+    }
+}

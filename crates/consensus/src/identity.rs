@@ -162,3 +162,28 @@ impl Directories {
             .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+#[cfg(all(test, not(madsim)))]
+mod tests {
+    use holdfast_storage::faulty::FaultyDisk;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_directory_is_remembered_over_restarts_and_another_is_refused() {
+        let disk = FaultyDisk::new(1);
+        let open = || Directories::open([1; 16], Arc::new(disk.open().unwrap())).unwrap();
+        let directories = open();
+        assert_eq!(directories.of(2), None);
+        assert_eq!(directories.meet(2, [2; 16]).unwrap(), Ok(()));
+        // What was heard before the founding counts for nothing, what founders say then is durable.
+        let founders = [(2, [22; 16]), (3, [3; 16])];
+        directories.found(founders.into_iter()).await.unwrap();
+        disk.crash();
+
+        let directories = open();
+        assert_eq!(directories.meet(2, [2; 16]).unwrap(), Err(OtherDirectory));
+        assert_eq!(directories.meet(2, [22; 16]).unwrap(), Ok(()));
+        assert_eq!(directories.of(3), Some([3; 16]));
+    }
+}

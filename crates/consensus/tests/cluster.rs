@@ -381,6 +381,22 @@ async fn a_wiped_node_gives_no_vote_to_one_that_never_met_it() {
     assert_eq!(cluster.read(third, "acknowledged").await.as_deref(), Some("v"));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_that_removed_itself_changes_nothing_more() {
+    let mut cluster = Cluster::found(defaults).await;
+    let (leader, _) = cluster.leader().await;
+    let other = leader % 3 + 1;
+    let group = cluster.group(leader).clone();
+    group.remove(leader, None, soon()).await.unwrap();
+    let refused = group.remove(other, None, soon()).await;
+    assert!(
+        matches!(refused, Err(MembershipError::NotLeader { .. })),
+        "{refused:?}"
+    );
+    cluster.crash(leader).await;
+    cluster.leader().await;
+}
+
 /// Puts a node's directory back to a copy taken now, after a few more writes.
 async fn put_back(cluster: &mut Cluster, node: u64) {
     let copy = cluster.nodes[&node].copy().await;

@@ -19,6 +19,32 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
         "the same",
         "crates/machine/tests/story.rs",
     ),
+    (
+        "membership.leader-is-no-member",
+        "a leader confirms that it leads before it changes the membership, and one that removed itself has stepped down by \
+         then; this is behind that",
+        "crates/consensus/tests/cluster.rs: a_leader_that_removed_itself_changes_nothing_more",
+    ),
+    (
+        "peer.stranger-refused",
+        "a node of another cluster is told so by its founders and stops before it sends Raft messages",
+        "crates/consensus/tests/cluster.rs: a_directory_keeps_its_owner_and_strangers_are_refused",
+    ),
+    (
+        "peer.wiped-refused",
+        "who lost its directory has no data and sends nothing before it is told; this is for directories that were swapped",
+        "crates/consensus/src/identity.rs: a_directory_is_remembered_over_restarts_and_another_is_refused",
+    ),
+    (
+        "apply.silent-after-failure",
+        "the failure must come in the moments between the sync of the log and the apply; one run in thousands",
+        "crates/consensus/src/apply.rs: nothing_is_applied_after_a_failure",
+    ),
+    (
+        "snapshot.not-flushed-in-time",
+        "syncs must hang for longer than the operator waits, just then; one run in thousands",
+        "crates/consensus/tests/one_node.rs",
+    ),
 ];
 
 /// All marks in the sources (`reached!("…")` and `crash_point!("…")`) with the files that hold them.
