@@ -206,11 +206,7 @@ pub(crate) fn annotate(metadata: &mut MetadataMap, caller: Option<&MetadataValue
 
 /// A new W3C trace with its first span, sampled.
 pub(crate) fn fresh_traceparent() -> String {
-    let mut bytes = [0; 24];
-    if getrandom::fill(&mut bytes).is_err() {
-        // Ids of all zeros are invalid by the standard; a constant one is merely useless.
-        bytes.fill(1);
-    }
+    let bytes: [u8; 24] = rand::random();
     // Every call has one: digits from a table cost a twentieth of formatting them.
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(55);

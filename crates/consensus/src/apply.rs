@@ -42,22 +42,48 @@ pub(crate) struct Applied {
     /// The last applied index, plus one; 0 before the first.
     next_index: watch::Sender<u64>,
     state: RwLock<State>,
-    /// The state before the snapshot that is being installed; readers get this picture meanwhile.
-    frozen: RwLock<Option<Arc<dyn View>>>,
+    view: RwLock<SharedView>,
+}
+
+/// The picture of the state that readers share.
+#[derive(Default)]
+struct SharedView {
+    /// What was read last, until something else is applied: taking a snapshot of the engine costs more than most reads.
+    last: Option<Arc<dyn View>>,
+    /// A snapshot is being installed; until it is complete, readers get the state before it.
+    frozen: bool,
 }
 
 impl Applied {
     /// The applied state, frozen.
     pub(crate) fn view(&self) -> Arc<dyn View> {
-        // Held while the view is taken, so that an install cannot begin in between.
-        let frozen = self
-            .frozen
+        let shared = self
+            .view
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        match &*frozen {
-            Some(view) => view.clone(),
-            None => Arc::from(self.engine.view()),
+        if let Some(view) = &shared.last {
+            return view.clone();
         }
+        drop(shared);
+        // Locked while the view is taken: it is as new as what was applied when the last one was dropped, and an
+        // install cannot begin in between.
+        let mut shared = self.lock_view();
+        let view = shared.last.get_or_insert_with(|| Arc::from(self.engine.view()));
+        view.clone()
+    }
+
+    /// Something was written that readers shall see.
+    fn renew_view(&self) {
+        let mut shared = self.lock_view();
+        if !shared.frozen {
+            shared.last = None;
+        }
+    }
+
+    fn lock_view(&self) -> std::sync::RwLockWriteGuard<'_, SharedView> {
+        self.view
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     /// The machine's own state.
@@ -94,11 +120,9 @@ impl Applied {
     }
 
     fn freeze(&self) {
-        let mut frozen = self
-            .frozen
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        *frozen = Some(Arc::from(self.engine.view()));
+        let mut shared = self.lock_view();
+        shared.last = Some(Arc::from(self.engine.view()));
+        shared.frozen = true;
     }
 
     fn publish(&self, state: &State, last: Option<LogId>) {
@@ -114,10 +138,7 @@ impl Applied {
     }
 
     fn thaw(&self) {
-        *self
-            .frozen
-            .write()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = None;
+        *self.lock_view() = SharedView::default();
     }
 }
 
@@ -175,7 +196,7 @@ impl StateMachine {
             engine: engine.clone(),
             next_index: watch::channel(0).0,
             state: RwLock::new(stored.state.clone()),
-            frozen: RwLock::new(None),
+            view: RwLock::default(),
         });
         shared.publish(&stored.state, stored.last);
         Ok((
@@ -246,6 +267,7 @@ impl StateMachine {
             id.put(Family::Meta, keys::applied(self.shard), codec::encode(&applied));
             self.engine.write(id).map_err(io::Error::other)?;
         }
+        self.shared.renew_view();
         crash_point!("apply.written-not-answered").await;
         self.stored.last = Some(last);
         self.shared.publish(&self.stored.state, Some(last));

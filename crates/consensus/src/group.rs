@@ -388,6 +388,13 @@ impl Group {
         self.inner.log.promised_term()
     }
 
+    /// Looks at one member's addresses; `None` if it is no member.
+    pub fn with_member<T>(&self, id: NodeId, look: impl FnOnce(&PeerAddresses) -> T) -> Option<T> {
+        let receiver = self.inner.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        metrics.membership_config.get_node(&id).map(look)
+    }
+
     /// The group's condition, as known here.
     pub fn status(&self) -> GroupStatus {
         let metrics = self.inner.raft.metrics().borrow_watched().clone();

@@ -125,6 +125,9 @@ pub struct LimitsSection {
     pub import_window: usize,
     /// Rows one list call reads at most before it answers with a page token. Default: 20000.
     pub scan_budget_rows: usize,
+    /// Threads that run requests, Raft and timers (others wait for the disk). 0: one for each core, which is right for
+    /// a machine of its own; with several nodes on one machine they should share its cores out. Default: 0.
+    pub worker_threads: usize,
     /// How far, in milliseconds, this node's clock may be from the median of its peers before it stops
     /// stamping and leading. Default: 500.
     pub clock_offset_ms_max: u64,
@@ -141,6 +144,7 @@ impl Default for LimitsSection {
             max_message_bytes: 4 * 1024 * 1024,
             import_window: 256,
             scan_budget_rows: 20_000,
+            worker_threads: 0,
             clock_offset_ms_max: 500,
         }
     }
@@ -152,6 +156,9 @@ impl LimitsSection {
         self.memory_budget_mib * 1024 * 1024 / 4
     }
 }
+
+/// More threads than any machine has cores would only wait for each other.
+const WORKER_THREADS_MAX: usize = 1_024;
 
 /// `[raft]`. A follower stands for election after a silence of `election_timeout_ms_max` (the lease) plus a
 /// random time between the two timeouts: 1000 to 1300 ms with the defaults.
@@ -471,6 +478,12 @@ impl Config {
             if value < least {
                 problems.add(field, format!("must be at least {least}, is {value}"));
             }
+        }
+        if limits.worker_threads > WORKER_THREADS_MAX {
+            problems.add(
+                "limits.worker_threads",
+                format!("must be at most {WORKER_THREADS_MAX}; 0: one for each core"),
+            );
         }
         if limits.max_message_bytes > 64 * 1024 * 1024 {
             problems.add("limits.max_message_bytes", "must be at most 67108864 (64 MiB)");

@@ -76,7 +76,7 @@ impl Core {
 
     /// Whether the last membership this node knows has it in it. A new machine knows none until it is taken in.
     pub(crate) fn is_member(&self) -> bool {
-        self.group.members().contains_key(&self.node_id())
+        self.group.with_member(self.node_id(), |_| ()).is_some()
     }
 
     /// Lets a public call in, if the node serves and has room for it.
@@ -127,13 +127,15 @@ impl Core {
     /// Where clients reach the leader, if one is known.
     pub(crate) fn leader_client_address(&self) -> Option<String> {
         let leader = self.leadership().leader?;
-        Some(self.group.members().get(&leader)?.client.clone())
+        self.group
+            .with_member(leader, |addresses| addresses.client.clone())
     }
 
     /// Where operators reach the leader, if one is known.
     pub(crate) fn leader_admin_address(&self) -> Option<String> {
         let leader = self.leadership().leader?;
-        Some(self.group.members().get(&leader)?.admin.clone())
+        self.group
+            .with_member(leader, |addresses| addresses.admin.clone())
     }
 
     /// "I do not lead; ask that one."

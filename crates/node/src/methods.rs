@@ -3,9 +3,11 @@
 //! The published `service_config.json` names the same deadlines for clients; these hold for a client that
 //! sends none.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::admission::Work;
+use crate::telemetry::Series;
 
 /// A public method.
 #[derive(Debug)]
@@ -18,6 +20,8 @@ pub(crate) struct Method {
     pub(crate) most: Duration,
     /// What permits it needs; `None`: none, so that operators can always look and act.
     pub(crate) work: Option<Work>,
+    /// Its numbers.
+    pub(crate) series: OnceLock<Series>,
 }
 
 const fn method(name: &'static str, default_s: u64, most_s: u64, work: Option<Work>) -> Method {
@@ -26,6 +30,7 @@ const fn method(name: &'static str, default_s: u64, most_s: u64, work: Option<Wo
         default: Duration::from_secs(default_s),
         most: Duration::from_secs(most_s),
         work,
+        series: OnceLock::new(),
     }
 }
 

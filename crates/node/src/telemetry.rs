@@ -5,26 +5,55 @@
 
 use std::future::Future;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge,
+    histogram,
+};
 use tokio::time::Instant;
+use tonic::metadata::MetadataValue;
 use tonic::{Code, Response, Status};
 
 use crate::failure::Failure;
 use crate::methods::Method;
 use crate::trace::{TRACEPARENT, TraceContext};
 
+/// A method's series, looked up once: that costs as much as reading an account.
+#[derive(Debug)]
+pub(crate) struct Series {
+    in_flight: Gauge,
+    duration: Histogram,
+    ok: Counter,
+}
+
+impl Series {
+    fn of(method: &'static str) -> Self {
+        Series {
+            in_flight: gauge!("holdfast_rpc_in_flight", "method" => method),
+            duration: histogram!("holdfast_rpc_duration_seconds", "method" => method),
+            ok: requests(method, Code::Ok),
+        }
+    }
+}
+
+fn requests(method: &'static str, code: Code) -> Counter {
+    counter!("holdfast_rpc_requests_total", "method" => method, "code" => code_name(code))
+}
+
 /// Counts a call while it runs and when it ends, also when the caller goes away in the middle.
 struct Observed {
     method: &'static str,
+    series: &'static Series,
     started: Instant,
     code: Code,
 }
 
 impl Observed {
     fn begin(method: &'static Method) -> Self {
-        gauge!("holdfast_rpc_in_flight", "method" => method.name).increment(1);
+        let series = method.series.get_or_init(|| Series::of(method.name));
+        series.in_flight.increment(1);
         Observed {
             method: method.name,
+            series,
             started: Instant::now(),
             code: Code::Cancelled,
         }
@@ -34,22 +63,31 @@ impl Observed {
 impl Drop for Observed {
     fn drop(&mut self) {
         let seconds = self.started.elapsed().as_secs_f64();
-        gauge!("holdfast_rpc_in_flight", "method" => self.method).decrement(1);
-        counter!("holdfast_rpc_requests_total", "method" => self.method, "code" => code_name(self.code))
-            .increment(1);
-        histogram!("holdfast_rpc_duration_seconds", "method" => self.method).record(seconds);
+        self.series.in_flight.decrement(1);
+        match self.code {
+            Code::Ok => self.series.ok.increment(1),
+            code => requests(self.method, code).increment(1),
+        }
+        self.series.duration.record(seconds);
     }
 }
 
 /// The response metadata in which a node names the leader's address, for clients that save themselves a hop.
 const LEADER: &str = "holdfast-leader";
 
-/// Runs a call in its span and counts it. The trace and the leader's address, if one is known, go back to the
-/// caller with the answer, error or not.
+/// What goes back to the caller with the answer, error or not.
+pub(crate) struct Said<L> {
+    /// This node's span in the caller's trace.
+    pub(crate) traceparent: String,
+    /// The leader's address, if one is known.
+    pub(crate) leader: L,
+}
+
+/// Runs a call in its span and counts it.
 pub(crate) async fn observe<T>(
     method: &'static Method,
     trace: &TraceContext,
-    leader: impl FnOnce() -> Option<String>,
+    said: Said<impl FnOnce() -> Option<String>>,
     call: impl Future<Output = Result<T, Failure>>,
 ) -> Result<Response<T>, Status> {
     use tracing::Instrument;
@@ -76,11 +114,13 @@ pub(crate) async fn observe<T>(
         Ok(response) => response.metadata_mut(),
         Err(status) => status.metadata_mut(),
     };
-    let said = [(TRACEPARENT, Some(trace.to_header())), (LEADER, leader())];
-    for (key, value) in said {
-        if let Some(value) = value.and_then(|value| value.parse().ok()) {
-            metadata.insert(key, value);
-        }
+    if let Ok(mut value) = MetadataValue::try_from(said.traceparent) {
+        // No two are alike: kept out of the header tables of both ends, where it would only drive out what repeats.
+        value.set_sensitive(true);
+        metadata.insert(TRACEPARENT, value);
+    }
+    if let Some(value) = (said.leader)().and_then(|leader| MetadataValue::try_from(leader).ok()) {
+        metadata.insert(LEADER, value);
     }
     answer
 }

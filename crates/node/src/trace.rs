@@ -4,8 +4,6 @@
 //! goes with a forwarded request, it comes back in each answer's `traceparent`, and it is recorded with each
 //! change event.
 
-use std::fmt::Write;
-
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
 
@@ -67,11 +65,9 @@ impl TraceContext {
 
     /// The `traceparent` for whatever this node calls next: the same trace, a parent of its own.
     pub(crate) fn to_header(&self) -> String {
-        let mut parent = String::with_capacity(16);
-        for byte in &Uuid::now_v7().as_bytes()[8..] {
-            let _ = write!(parent, "{byte:02x}");
-        }
-        format!("00-{}-{parent}-0{}", self.trace_id, u8::from(self.sampled))
+        // Zero would be no id.
+        let parent = rand::random::<u64>().max(1);
+        format!("00-{}-{parent:016x}-0{}", self.trace_id, u8::from(self.sampled))
     }
 }
 

@@ -147,7 +147,7 @@ pub const PLANTED: &[Planted] = &[
         what: "a caller whose deadline passes after the proposal is told that nothing happened",
         caught_by: "exactly once, linearizability (an effect after a definite no)",
         needs: "short deadlines against slow syncs, slow links or elections",
-        within: 50,
+        within: 200,
     },
     Planted {
         name: "lookup-without-recheck",

@@ -83,7 +83,11 @@ pub(crate) fn run(serve: &Serve, format: Format) -> Result<(), Failure> {
     start_logging(&config)?;
     log_panics();
     raise_open_files();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
+    let mut builder = tokio::runtime::Builder::new_multi_thread();
+    if config.limits.worker_threads > 0 {
+        builder.worker_threads(config.limits.worker_threads);
+    }
+    let runtime = builder
         .enable_all()
         .thread_name("holdfast")
         .build()

@@ -93,7 +93,11 @@ pub(super) async fn start(
             receiver.poll_recv(context)
         })) as Answers)
     };
-    telemetry::observe(method, &trace, || leader, begin).await
+    let said = telemetry::Said {
+        traceparent: trace.to_header(),
+        leader: || leader,
+    };
+    telemetry::observe(method, &trace, said, begin).await
 }
 
 type Step = BoxFuture<'static, Result<v1::ImportItemResult, Failure>>;

@@ -25,7 +25,7 @@ use crate::core::Core;
 use crate::failure::Failure;
 use crate::methods::Method;
 use crate::router::{self, Mutation};
-use crate::telemetry::observe;
+use crate::telemetry::{Said, observe};
 use crate::trace::TraceContext;
 
 /// The implementation of all public services.
@@ -61,8 +61,13 @@ impl Service {
             work(message, call, permit).await
         };
         // Boxed: each layer around it would hold a copy.
-        let body = holdfast_consensus::traced(trace.to_header(), Box::pin(body));
-        observe(method, &trace, || self.leader_for(method), body).await
+        let header = trace.to_header();
+        let body = holdfast_consensus::traced(header.clone(), Box::pin(body));
+        let said = Said {
+            traceparent: header,
+            leader: || self.leader_for(method),
+        };
+        observe(method, &trace, said, body).await
     }
 
     /// A mutation: checked for its shape here, carried out by the leader.
