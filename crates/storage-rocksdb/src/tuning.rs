@@ -146,17 +146,19 @@ impl Tuning {
                 options.set_memtable_whole_key_filtering(true);
                 options.set_memtable_prefix_bloom_ratio(0.02);
                 options.set_bottommost_compression_type(DBCompressionType::Zstd);
+                // zstd's level 1. Its default, 3, costs twice as much and gains a few percent on such rows.
+                options.set_bottommost_compression_options(-14, 1, 0, 0, true);
             }
             Kind::Queue => {
                 table.set_block_size(16 * 1024);
                 table.set_bloom_filter(10.0, false);
-                options.set_bottommost_compression_type(DBCompressionType::Zstd);
                 // Half of a thousand neighbours deleted: compact, or scans walk over tombstones.
                 options.add_compact_on_deletion_collector_factory(1024, 512, 0.5);
             }
             Kind::Log => {
                 table.set_block_size(32 * 1024);
-                // Entries are gone before compaction could earn anything.
+                // Entries are gone before compression or compaction could earn anything.
+                options.set_compression_type(DBCompressionType::None);
                 options.set_level_zero_file_num_compaction_trigger(8);
             }
             Kind::Small => {}
