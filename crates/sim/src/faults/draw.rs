@@ -9,6 +9,8 @@ use crate::config::{Ending, Fault, Misnamed, Node, Part, Scheduled, Target};
 
 /// Quiet at the beginning, so that there is something to lose.
 const QUIET_MS: u64 = 3_000;
+/// Between two steps that lead to a crash point.
+const PROVOCATION_MS: u64 = 600;
 
 /// Makes a fault of some kind for a cluster of so many founders.
 type Make = fn(&mut SplitMix64, u64) -> Fault;
@@ -185,14 +187,15 @@ pub fn draw(choices: &mut SplitMix64, nodes: u64, safety_ms: u64) -> (Vec<Schedu
 fn provoke(choices: &mut SplitMix64, faults: &mut Vec<Scheduled>, nodes: u64) {
     let mut provocations = Vec::new();
     for scheduled in &*faults {
-        if let Fault::CutPowerAt { point, .. } | Fault::DiskFailsAt { point, .. } = &scheduled.fault
-            && let Some(fault) = provocation(point, choices, nodes)
-        {
-            provocations.push(Scheduled {
-                at_ms: scheduled.at_ms + 200,
-                for_ms: scheduled.for_ms.saturating_sub(200),
-                fault,
-            });
+        if let Fault::CutPowerAt { point, .. } | Fault::DiskFailsAt { point, .. } = &scheduled.fault {
+            for (number, fault) in provocation(point, choices, nodes).into_iter().enumerate() {
+                let after_ms = 200 + PROVOCATION_MS * number as u64;
+                provocations.push(Scheduled {
+                    at_ms: scheduled.at_ms + after_ms,
+                    for_ms: scheduled.for_ms.saturating_sub(after_ms),
+                    fault,
+                });
+            }
         }
     }
     faults.extend(provocations);
@@ -265,11 +268,17 @@ fn random_clogs(choices: &mut SplitMix64, _nodes: u64) -> Fault {
 fn crash_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
     let points = super::crash_points::POINTS;
     let point = points[choices.below(points.len() as u64) as usize];
-    // Each write passes these; the others are passed a few times in a run.
-    let often = point.starts_with("log.") || point.starts_with("apply.");
+    let passes_max = match point.split('.').next() {
+        // Each write passes these.
+        Some("log" | "apply") => 2_000,
+        // Seldom passed more than once while it is waited for.
+        Some("install") => 1,
+        // Passed a few times in a run.
+        _ => 3,
+    };
     Fault::CutPowerAt {
         point: point.to_owned(),
-        passes: choices.below(if often { 2_000 } else { 3 }),
+        passes: choices.below(passes_max),
     }
 }
 
@@ -283,20 +292,27 @@ fn disk_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
     }
 }
 
-/// What makes it likely that a crash point is passed.
-fn provocation(point: &str, choices: &mut SplitMix64, nodes: u64) -> Option<Fault> {
+/// What makes it likely that a crash point is passed, step by step.
+fn provocation(point: &str, choices: &mut SplitMix64, nodes: u64) -> Vec<Fault> {
     let target = target(choices, nodes);
-    Some(match point.split('.').next()? {
-        "install" | "start" => Fault::AddNode,
-        "membership" if point.ends_with("not-removed") => Fault::RemoveNode { target },
-        "membership" if choices.below(2) == 0 => Fault::AddNode,
-        "membership" => Fault::ReplaceNode { target },
-        "snapshot" if choices.below(2) == 0 => Fault::AddNode,
-        "snapshot" => Fault::TriggerSnapshot { target },
-        "stop" => Fault::Stop { target },
-        "leadership" | "vote" => Fault::TransferLeadership,
-        _ => return None,
-    })
+    match point.split('.').next() {
+        // A new node gets the log as long as all of it is there.
+        Some("install") => vec![
+            Fault::TriggerSnapshot {
+                target: Target::Leader,
+            },
+            Fault::AddNode,
+        ],
+        Some("start") => vec![Fault::AddNode],
+        Some("membership") if point.ends_with("not-removed") => vec![Fault::RemoveNode { target }],
+        Some("membership") if choices.below(2) == 0 => vec![Fault::AddNode],
+        Some("membership") => vec![Fault::ReplaceNode { target }],
+        Some("snapshot") if choices.below(2) == 0 => vec![Fault::AddNode],
+        Some("snapshot") => vec![Fault::TriggerSnapshot { target }],
+        Some("stop") => vec![Fault::Stop { target }],
+        Some("leadership" | "vote") => vec![Fault::TransferLeadership],
+        _ => Vec::new(),
+    }
 }
 
 fn bit_flip(choices: &mut SplitMix64, nodes: u64) -> Fault {
