@@ -62,6 +62,8 @@ struct Inner {
     applied: Arc<Applied>,
     peers: Arc<Peers>,
     directories: Arc<Directories>,
+    /// Held while this node writes its founding membership.
+    founding: tokio::sync::Mutex<()>,
     barrier: Barrier,
     peer_service: PeerService,
     leadership: Arc<watch::Sender<Leadership>>,
@@ -191,6 +193,7 @@ impl Group {
             applied,
             peers,
             directories,
+            founding: tokio::sync::Mutex::default(),
             barrier,
             peer_service,
             leadership,
@@ -214,19 +217,22 @@ impl Group {
     /// Founds the cluster with these voters. Every founding member may call it with the same members; a node
     /// that already has a log or a vote answers [`InitializeError::AlreadyInitialized`].
     ///
-    /// The founders' directories are written down here and are no part of the membership, which must be the same
-    /// on all founders whatever each of them has heard of the others.
+    /// The founders' directories, this node's own included, are written down here and are no part of the membership,
+    /// which must be the same on all founders whatever each of them has heard of the others.
     pub async fn initialize(
         &self,
         mut members: BTreeMap<NodeId, PeerAddresses>,
     ) -> Result<(), InitializeError> {
-        let directories: Vec<_> = members
+        let directories = members
             .iter_mut()
             .filter_map(|(id, member)| Some((*id, member.directory.take()?)))
             .collect();
-        let me = self.inner.raft.node_id();
-        let others = directories.into_iter().filter(|(id, _)| id != me);
-        if let Err(error) = self.inner.directories.found(others).await {
+        let _one_at_a_time = self.inner.founding.lock().await;
+        if !self.inner.log.is_empty() || self.voted_term() > 0 {
+            reached!("start.others-founded-first");
+            return Err(InitializeError::AlreadyInitialized);
+        }
+        if let Err(error) = self.inner.directories.found(directories).await {
             let why = format!("writing down the founders' directories failed: {error}");
             self.inner.fatal.report(why.clone());
             return Err(InitializeError::Stopped(why));
@@ -234,7 +240,6 @@ impl Group {
         match self.inner.raft.initialize(members).await {
             Ok(()) => Ok(()),
             Err(RaftError::APIError(RaftInitializeError::NotAllowed(_))) => {
-                reached!("start.others-founded-first");
                 Err(InitializeError::AlreadyInitialized)
             }
             Err(RaftError::APIError(error)) => Err(InitializeError::Refused(error.to_string())),
@@ -364,6 +369,11 @@ impl Group {
     /// Who leads, and whether this node may evaluate and propose.
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.inner.leadership.subscribe()
+    }
+
+    /// The term of the newest vote that this node has given or taken note of, durable or about to be; 0: none.
+    pub fn voted_term(&self) -> u64 {
+        self.inner.log.reached().1
     }
 
     /// The name of this node's data directory.

@@ -10,6 +10,7 @@
 //! | raft_meta | shard (4), `s`, family (1), key | a staged snapshot row |
 //! | raft_meta | `ff ff ff ff`, `n` | the directory's identity |
 //! | raft_meta | `ff ff ff ff`, `d`, node (8) | the directory another node was first seen with |
+//! | raft_meta | `ff ff ff ff`, `f`, node (8) | the directory of one who founded the cluster |
 //! | meta | shard (4), `a` | the last applied log id |
 //! | meta | shard (4), `m` | the membership as of that entry |
 //!
@@ -98,8 +99,17 @@ pub(crate) fn peer_directory(node: NodeId) -> Bytes {
     key.freeze()
 }
 
-/// The node in such a row's key.
-pub(crate) fn peer_directory_node(key: &[u8]) -> Option<NodeId> {
+/// The data directory of a founder.
+pub(crate) fn founder(node: NodeId) -> Bytes {
+    let mut key = BytesMut::with_capacity(13);
+    key.put_u32(u32::MAX);
+    key.put_u8(b'f');
+    key.put_u64(node);
+    key.freeze()
+}
+
+/// The node in either row's key.
+pub(crate) fn directory_node(key: &[u8]) -> Option<NodeId> {
     Some(u64::from_be_bytes(key.get(5..)?.try_into().ok()?))
 }
 

@@ -174,6 +174,17 @@ impl LogStore {
         self.lock().last
     }
 
+    /// Whether there is nothing of a log.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.lock().last.is_none()
+    }
+
+    /// Whether there is an entry of an elected leader. The founding membership, which each founder writes for itself,
+    /// is none.
+    pub(crate) fn joined(&self) -> bool {
+        self.lock().last.is_some_and(|last| last.leader_id.term > 0)
+    }
+
     /// The term of the last vote that was called durable.
     pub(crate) fn promised_term(&self) -> u64 {
         self.lock().promised_term
@@ -675,6 +686,19 @@ mod tests {
         // What was not synced may have survived.
         let (log, _) = open(&disk, 0);
         assert!([2, 3].contains(&log.promised_term()));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_reported_after_a_failure_elsewhere() {
+        let disk = FaultyDisk::new(1);
+        let (mut log, fatal) = open(&disk, 0);
+        disk.configure(|faults| faults.sync_stalled = true);
+        let report = append(&mut log, entries(1, 0..3)).await;
+        // So that the sync has begun.
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        fatal.report("another part of the node failed");
+        disk.configure(|faults| faults.sync_stalled = false);
+        assert!(report.await.unwrap().is_err());
     }
 
     #[tokio::test]

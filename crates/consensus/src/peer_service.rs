@@ -24,7 +24,7 @@ use crate::barrier::{LeaderError, LeaderRounds};
 use crate::codec;
 use crate::config::Directory;
 use crate::convert;
-use crate::identity::OtherDirectory;
+use crate::identity::{LearnError, OtherDirectory};
 use crate::log_store::LogStore;
 use crate::log_writer::writes_flow;
 use crate::peers::Peers;
@@ -142,7 +142,7 @@ impl PeerService {
             return Err(Status::failed_precondition(wiped(config.node_id)));
         }
         // It may be new, and it may have lost everything. Whoever may speak to a new one knows its directory.
-        if header.to_directory.is_empty() && self.inner.log.last_log_id().is_none() {
+        if header.to_directory.is_empty() && self.inner.log.is_empty() {
             reached!("peer.unknown-without-data");
             return Err(Status::failed_precondition(format!(
                 "node {} has no data, and node {} does not know its data directory",
@@ -151,6 +151,15 @@ impl PeerService {
         }
         let from = Directory::try_from(&header.from_directory[..])
             .map_err(|_| Status::invalid_argument("the sender's directory is missing"))?;
+        // Before Raft sees anything of the message, and before the sender is held against a founding that came to nothing.
+        match directories.learn(&header.founders, self.inner.log.joined()) {
+            Ok(()) => {}
+            Err(error @ LearnError::Unreadable) => return Err(Status::invalid_argument(error.to_string())),
+            Err(LearnError::Engine(error)) => {
+                fatal.report(format!("remembering the founders failed: {error}"));
+                return Err(Status::unavailable(error.to_string()));
+            }
+        }
         match directories.meet(header.from_node, from) {
             Ok(Ok(())) => Ok(()),
             Ok(Err(OtherDirectory)) => {

@@ -117,6 +117,7 @@ impl Peers {
                 .map_or_else(Bytes::new, |directory| Bytes::copy_from_slice(&directory)),
             held: Vec::new(),
             acknowledged: None,
+            founders: self.directories.told(),
         };
         self.acknowledged.tell(to, &mut header);
         header

@@ -114,7 +114,7 @@ fn report(core: &Core, sender: NodeId) -> ReportReply {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         wall_ms: core.clock.now().0,
         uptime_ms: core.started.elapsed().as_millis() as u64,
-        term: status.term,
+        term: status.term.max(core.group.voted_term()),
         last_log_index: status.last_log.map_or(0, |position| position.index),
         applied_index: core.group.applied_index(),
         feature_level_max: FEATURE_LEVEL,

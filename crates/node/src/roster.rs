@@ -238,29 +238,79 @@ fn hopeless(core: &Core, answers: &[Answer]) -> Option<StartError> {
     })
 }
 
+/// The founders as they answered in one round.
+#[derive(PartialEq, Eq)]
+struct Founders {
+    /// Those, this node included, that have promised nothing to anybody yet, and their data directories.
+    beginners: BTreeMap<NodeId, Directory>,
+    /// Those that have not joined either, but have given a vote.
+    voted: Vec<NodeId>,
+}
+
 /// Asks the other founders, for a node without data, whether it may write the founding membership, and which data
 /// directories they have if it may: all of them must
 /// have said that they have not joined a cluster either. A majority would not do: if the disks of two founders of
 /// three were lost, one after the other, the two could found the cluster anew beside the one that has the data.
+///
+/// It asks twice: answers that come one after the other are no picture of a moment, but whoever is a beginner in the second
+/// round was one during all of the first.
 pub(crate) async fn may_found(core: &Core) -> Result<Option<BTreeMap<NodeId, Directory>>, StartError> {
+    let first = founders(core).await?;
+    if first.beginners.len() < core.config.cluster.initial_members.len() {
+        return Ok(None);
+    }
+    let second = founders(core).await?;
+    Ok((first == second).then_some(second.beginners))
+}
+
+async fn founders(core: &Core) -> Result<Founders, StartError> {
     let answers = ask_founders(core).await;
     if let Some(error) = hopeless(core, &answers) {
         return Err(error);
     }
-    let mut beginners = BTreeMap::from([(core.node_id(), core.group.directory())]);
+    let mut found = Founders {
+        beginners: BTreeMap::from([(core.node_id(), core.group.directory())]),
+        voted: Vec::new(),
+    };
+    if core.group.voted_term() > 0 {
+        found.voted.push(core.node_id());
+    }
     for answer in &answers {
         if let Answer::Known(reply) = answer {
             if reply.sender_id_used {
                 reached!("roster.wiped-node-refused");
                 return Err(StartError::IdUsed { node: core.node_id() });
             }
-            if let (false, Some(directory)) = (reply.joined, directory_in(reply)) {
-                beginners.insert(reply.node_id, directory);
+            // For one that has voted somebody may be elected already, though no log shows it yet.
+            if !reply.joined && reply.term > 0 {
+                found.voted.push(reply.node_id);
+            } else if !reply.joined
+                && let Some(directory) = directory_in(reply)
+            {
+                found.beginners.insert(reply.node_id, directory);
             }
         }
     }
-    let all = beginners.len() == core.config.cluster.initial_members.len();
-    Ok(all.then_some(beginners))
+    Ok(found)
+}
+
+/// What a node that waits to found, or to be taken in, waits for.
+async fn waits_for(core: &Core) -> String {
+    let mut why = String::from(
+        "this node has no data and waits: it founds the cluster once every node in cluster.initial_members has said that \
+         it has none either, or a leader takes it in",
+    );
+    if let Ok(Founders { voted, .. }) = founders(core).await
+        && !voted.is_empty()
+    {
+        reached!("roster.waits-for-who-voted");
+        why += &format!(
+            ". Nodes {voted:?} have voted in a founding that has not been completed: if the node that they voted for \
+             lost its data directory, no founding will be; then stop all nodes, make sure that none has joined, delete \
+             their data directories and start again"
+        );
+    }
+    why
 }
 
 /// Goes on asking until this node has joined: it may found the cluster once all founders are there, and one that was
@@ -285,10 +335,7 @@ pub(crate) async fn until_joined(core: Arc<Core>) {
         }
         if !has_data(&core) && told_at.elapsed() >= TELL_OF_WAITING {
             told_at = Instant::now();
-            tracing::warn!(
-                "this node has no data and waits: it founds the cluster once every node in cluster.initial_members has \
-                 said that it has none either, or a leader takes it in"
-            );
+            tracing::warn!("{}", waits_for(&core).await);
         }
     }
 }

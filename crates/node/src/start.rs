@@ -395,9 +395,15 @@ pub(crate) async fn found(core: &Core) -> Result<(), StartError> {
     if roster::has_data(core) || core.config.cluster.initial_members.is_empty() {
         return Ok(());
     }
-    let Some(directories) = roster::may_found(core).await? else {
-        reached!("start.waits-for-founders");
-        return Ok(());
+    let directories = match roster::may_found(core).await {
+        Ok(Some(directories)) => directories,
+        Ok(None) => {
+            reached!("start.waits-for-founders");
+            return Ok(());
+        }
+        // It was taken in while it asked.
+        Err(StartError::IdUsed { .. }) if roster::has_data(core) => return Ok(()),
+        Err(error) => return Err(error),
     };
     let members: BTreeMap<NodeId, PeerAddresses> = core
         .config

@@ -19,6 +19,7 @@ use holdfast_storage::faulty::FaultyDisk;
 use holdfast_types::{ClusterId, Family, Millis, NodeId, ShardEpoch};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
+use tonic::transport::server::TcpIncoming;
 use uuid::Uuid;
 
 pub(crate) const CLUSTER: ClusterId = ClusterId(Uuid::from_u128(0xc1));
@@ -69,6 +70,18 @@ struct Running {
     stop: oneshot::Sender<()>,
 }
 
+/// Listens as soon as the node that had the address before has let go of it: it waits for its connections.
+async fn listen(address: SocketAddr) -> TcpIncoming {
+    let until = soon();
+    loop {
+        match TcpIncoming::bind(address) {
+            Ok(incoming) => return incoming,
+            Err(error) => assert!(Instant::now() < until, "cannot listen on {address}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 impl Node {
     pub(crate) fn new(id: NodeId) -> Self {
         let address = fresh_address();
@@ -99,10 +112,10 @@ impl Node {
             .unwrap();
         let (stop, stopped) = oneshot::channel();
         let server = tonic::transport::Server::builder().add_service(group.peer_service());
-        let address = self.address;
+        let incoming = listen(self.address).await;
         tokio::spawn(async move {
             server
-                .serve_with_shutdown(address, async {
+                .serve_with_incoming_shutdown(incoming, async {
                     drop(stopped.await);
                 })
                 .await

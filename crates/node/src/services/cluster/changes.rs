@@ -97,10 +97,14 @@ async fn add_learner(
                 ),
             ));
         }
+        // Nothing is left to do; and it may be removed before anything was.
+        Some(_) if !terms.validate_only => return Ok(None),
         Some(_) => {}
         None => {
             roster::free(core, node)?;
             addresses.directory = Some(roster::introduced(core, node, &addresses.peer).await?);
+            // It may have been taken in and removed meanwhile.
+            roster::free(core, node)?;
         }
     }
     if terms.validate_only {
