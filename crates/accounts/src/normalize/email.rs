@@ -28,7 +28,12 @@ pub(super) fn canonicalize(value: &str, local_case_insensitive: bool) -> Result<
 }
 
 fn local_part(local: &str, case_insensitive: bool) -> Result<String, String> {
-    let local: String = if case_insensitive {
+    let local: String = if local.is_ascii() {
+        match case_insensitive {
+            true => local.to_ascii_lowercase(),
+            false => local.to_owned(),
+        }
+    } else if case_insensitive {
         // Lower-casing can undo NFC and the other way round, hence before and after.
         let lower = local.nfc().collect::<String>().to_lowercase();
         lower.nfc().collect()
