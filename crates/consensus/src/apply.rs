@@ -13,7 +13,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Instant;
 
 use futures::{Stream, StreamExt};
-use holdfast_machine::{Body, Command, State, Tables, layout};
+use holdfast_machine::{Body, Command, Guard, State, Tables, layout};
 use holdfast_markers::{crash_point, planted, reached};
 use holdfast_storage::command;
 use holdfast_storage::engine::{Batch, Engine, EngineError, View};
@@ -30,7 +30,9 @@ use crate::log_store::LogStore;
 use crate::log_writer::writes_flow;
 use crate::snapshot::{self, SnapshotBuilder, SnapshotData, Walk};
 use crate::trace;
-use crate::type_config::{ApplyReply, LogEntry, LogId, Payload, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::type_config::{
+    ApplyReply, LogEntry, LogId, Membership, Payload, SnapshotMeta, StoredMembership, TypeConfig,
+};
 
 /// The most entries and bytes in one batch.
 const BATCH_ENTRIES_MAX: usize = 256;
@@ -173,6 +175,42 @@ impl Stored {
     }
 }
 
+/// What an entry says.
+enum Content {
+    Blank,
+    Command(Command),
+    Membership(Membership),
+}
+
+impl Content {
+    fn of(entry: LogEntry) -> io::Result<Self> {
+        let index = entry.log_id.index;
+        Ok(match entry.payload {
+            Payload::Blank => Content::Blank,
+            Payload::Normal(encoded) => {
+                let command = command::decode(&encoded.0).map_err(|error| not_applied(index, &error))?;
+                Content::Command(command)
+            }
+            Payload::Membership(membership) => Content::Membership(membership),
+        })
+    }
+
+    /// The rows that applying it looks at.
+    fn guards(&self) -> &[Guard] {
+        match self {
+            Content::Command(Command {
+                body: Body::Mutate(mutation),
+                ..
+            }) => &mutation.guards,
+            _ => &[],
+        }
+    }
+}
+
+fn not_applied(index: u64, why: &dyn std::fmt::Display) -> io::Error {
+    io::Error::other(format!("log entry {index} cannot be applied: {why}"))
+}
+
 /// The state machine as openraft drives it: from one task.
 pub(crate) struct StateMachine {
     engine: Arc<dyn Engine>,
@@ -233,8 +271,16 @@ impl StateMachine {
         {
             let view = self.engine.view();
             let mut staged = Staged::new(&*view);
-            for (entry, responder) in entries {
-                let reply = self.apply_entry(&mut staged, &mut batch, entry)?;
+            let entries = entries
+                .into_iter()
+                .map(|(entry, responder)| Ok((entry.log_id, Content::of(entry)?, responder)))
+                .collect::<io::Result<Vec<_>>>()?;
+            let guards = entries.iter().flat_map(|(_, content, _)| content.guards());
+            staged
+                .fetch(guards.map(|guard| (guard.family, guard.key.clone())))
+                .map_err(io::Error::other)?;
+            for (log_id, content, responder) in entries {
+                let reply = self.apply_entry(&mut staged, &mut batch, log_id, content)?;
                 if let Some(responder) = responder {
                     replies.push((responder, reply));
                 }
@@ -282,12 +328,13 @@ impl StateMachine {
         &mut self,
         staged: &mut Staged<'_>,
         batch: &mut Batch,
-        entry: LogEntry,
+        log_id: LogId,
+        content: Content,
     ) -> io::Result<ApplyReply> {
-        let index = entry.log_id.index;
-        match entry.payload {
+        let index = log_id.index;
+        match content {
             // The first entry of a new leader.
-            Payload::Blank => {
+            Content::Blank => {
                 if planted!("request-record-forgotten-after-leader-change") {
                     staged.delete_range(Family::Request, bytes::Bytes::new(), keys::above_all());
                 }
@@ -297,10 +344,7 @@ impl StateMachine {
                 }
                 Ok(ApplyReply::Nothing)
             }
-            Payload::Normal(encoded) => {
-                let mut command = command::decode(&encoded.0).map_err(|error| {
-                    io::Error::other(format!("log entry {index} cannot be applied: {error}"))
-                })?;
+            Content::Command(mut command) => {
                 if planted!("expiry-by-local-clock") {
                     expire_by_own_clock(&mut command);
                 }
@@ -310,13 +354,11 @@ impl StateMachine {
                     tracing::debug!(index, trace_id, "an entry is applied");
                 }
                 let reply = holdfast_machine::apply(&mut self.stored.state, staged, index, &command)
-                    .map_err(|error| {
-                        io::Error::other(format!("log entry {index} cannot be applied: {error}"))
-                    })?;
+                    .map_err(|error| not_applied(index, &error))?;
                 Ok(ApplyReply::Command(reply))
             }
-            Payload::Membership(membership) => {
-                self.stored.membership = StoredMembership::new(Some(entry.log_id), membership);
+            Content::Membership(membership) => {
+                self.stored.membership = StoredMembership::new(Some(log_id), membership);
                 let value = codec::encode(&self.stored.membership);
                 batch.put(Family::Meta, keys::membership(self.shard), value);
                 Ok(ApplyReply::Nothing)

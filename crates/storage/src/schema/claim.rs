@@ -49,6 +49,12 @@ pub fn keys(realm: &Realm, identifier: &CanonicalIdentifier) -> impl Iterator<It
         .map(move |generation| key(realm, generation, identifier))
 }
 
+/// The same without the newest.
+pub fn older_keys(realm: &Realm, identifier: &CanonicalIdentifier) -> impl Iterator<Item = Bytes> {
+    let older = realm.claim_keys.iter().rev().skip(1);
+    older.map(move |generation| key(realm, generation, identifier))
+}
+
 /// The record of a claim.
 pub fn encode(claim: &Claim) -> Bytes {
     use proto::claim::State;

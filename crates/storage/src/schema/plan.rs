@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use holdfast_accounts::{Plan, Row, RowKey};
 use holdfast_machine::{Expect, Guard, Mutation, Write};
-use holdfast_types::{CanonicalIdentifier, Family};
+use holdfast_types::{CanonicalIdentifier, Family, Realm};
 
 use super::{RowView, change, claim, encode, inhabited, key, realm};
 use crate::engine::EngineError;
@@ -18,12 +18,16 @@ use crate::engine::EngineError;
 /// were. And a realm's first account is remembered (see [`inhabited`]).
 pub fn encode_plan(view: &RowView, plan: &Plan) -> Result<Mutation, EngineError> {
     let realm = view.realm();
+    let mut keys = Keys::default();
     let mut guards = Vec::with_capacity(plan.guards.len() + 1);
     for (row, expect) in &plan.guards {
         match row {
-            RowKey::Claim(identifier) => guard_claim(view, identifier, *expect, &mut guards),
+            RowKey::Claim(identifier) => {
+                let (_, newest) = keys.of(realm, row);
+                guard_claim(view, identifier, newest, *expect, &mut guards);
+            }
             row => {
-                let (family, key) = key(realm, row);
+                let (family, key) = keys.of(realm, row);
                 guards.push(Guard {
                     family,
                     key,
@@ -35,7 +39,7 @@ pub fn encode_plan(view: &RowView, plan: &Plan) -> Result<Mutation, EngineError>
     guards.push(realm::guard(view.realm_as_read()));
     let mut writes = Vec::with_capacity(plan.writes.len() + 1);
     for (row, value) in &plan.writes {
-        let (family, key) = key(realm, row);
+        let (family, key) = keys.of(realm, row);
         writes.push(match value {
             Some(value) => Write::Put {
                 family,
@@ -46,7 +50,7 @@ pub fn encode_plan(view: &RowView, plan: &Plan) -> Result<Mutation, EngineError>
             None => Write::Delete { family, key },
         });
         if let RowKey::Claim(identifier) = row {
-            let older = claim::keys(realm, identifier).skip(1);
+            let older = claim::older_keys(realm, identifier);
             writes.extend(older.map(|key| Write::Delete {
                 family: Family::Claim,
                 key,
@@ -75,19 +79,40 @@ fn creates(plan: &Plan) -> bool {
         .any(|(_, row)| matches!(row, Some(Row::Account(account)) if account.revision == 1))
 }
 
-fn guard_claim(view: &RowView, identifier: &CanonicalIdentifier, expect: Expect, guards: &mut Vec<Guard>) {
-    let realm = view.realm();
+/// The keys of a plan's rows. Most rows are guarded and written, and their keys are hashes.
+#[derive(Default)]
+struct Keys<'p>(Vec<(&'p RowKey, (Family, Bytes))>);
+
+impl<'p> Keys<'p> {
+    fn of(&mut self, realm: &Realm, row: &'p RowKey) -> (Family, Bytes) {
+        if let Some((_, found)) = self.0.iter().find(|(known, _)| *known == row) {
+            return found.clone();
+        }
+        let made = key(realm, row);
+        self.0.push((row, made.clone()));
+        made
+    }
+}
+
+/// `newest` is where the claim is written.
+fn guard_claim(
+    view: &RowView,
+    identifier: &CanonicalIdentifier,
+    newest: Bytes,
+    expect: Expect,
+    guards: &mut Vec<Guard>,
+) {
     let guard = |key| Guard {
         family: Family::Claim,
         key,
         expect,
     };
     match expect {
-        Expect::Absent => guards.extend(claim::keys(realm, identifier).map(guard)),
-        Expect::Stamp(_) => {
-            let newest = || claim::key(realm, claim::newest(realm), identifier);
-            guards.push(guard(view.older_claim(identifier).unwrap_or_else(newest)));
+        Expect::Absent => {
+            guards.push(guard(newest));
+            guards.extend(claim::older_keys(view.realm(), identifier).map(guard));
         }
+        Expect::Stamp(_) => guards.push(guard(view.older_claim(identifier).unwrap_or(newest))),
     }
 }
 
