@@ -93,6 +93,7 @@ impl RocksEngine {
     /// Fails with [`EngineError::Damaged`] if less of the log was recovered than had been synced: the node must then be
     /// replaced under a new id.
     pub fn open(options: OpenOptions) -> Result<Self, EngineError> {
+        check_processor()?;
         let layout = Layout::open(&options.directory)?;
         let ballast = Ballast::new(layout.ballast(), options.ballast_bytes);
         tend_ballast_at_start(&ballast, layout.root())?;
@@ -160,6 +161,21 @@ impl RocksEngine {
     }
 }
 
+/// RocksDB is compiled for processors that compute CRC-32C themselves (`.cargo/config.toml`). On another one it would die of
+/// an illegal instruction.
+fn check_processor() -> Result<(), EngineError> {
+    #[cfg(target_arch = "x86_64")]
+    if !std::is_x86_feature_detected!("sse4.2") || !std::is_x86_feature_detected!("pclmulqdq") {
+        return Err(EngineError::Io {
+            operation: "starting the store",
+            message: "this processor has no SSE4.2 or no PCLMULQDQ, which this build of RocksDB uses; run on a newer one, or \
+                      build without CXXFLAGS in .cargo/config.toml"
+                .into(),
+        });
+    }
+    Ok(())
+}
+
 /// A full disk must not keep a node from starting, or nobody could make room in it.
 fn tend_ballast_at_start(ballast: &Ballast, root: &Path) -> Result<(), EngineError> {
     let free_bytes = usage::disk_at(root)?.free_bytes;
@@ -218,7 +234,7 @@ pub(crate) fn write_through(core: &Core, batch: &Batch) -> Result<(), EngineErro
 }
 
 fn rocks_batch(core: &Core, batch: &Batch) -> WriteBatch {
-    let mut rocks = WriteBatch::default();
+    let mut rocks = WriteBatch::with_capacity_bytes(batch.ops.iter().map(bytes_of).sum());
     for op in &batch.ops {
         match op {
             Op::Put(family, key, value) => rocks.put_cf(core.handle(*family), key, value),
@@ -229,6 +245,17 @@ fn rocks_batch(core: &Core, batch: &Batch) -> WriteBatch {
         }
     }
     rocks
+}
+
+/// About what an operation takes in a batch.
+fn bytes_of(op: &Op) -> usize {
+    const FRAME: usize = 16;
+    FRAME
+        + match op {
+            Op::Put(_, key, value) => key.len() + value.len(),
+            Op::Delete(_, key) => key.len(),
+            Op::DeleteRange(_, from, to) => from.len() + to.len(),
+        }
 }
 
 #[async_trait]

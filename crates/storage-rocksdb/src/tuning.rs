@@ -143,8 +143,7 @@ impl Tuning {
                 table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
                 table.set_partition_filters(true);
                 table.set_optimize_filters_for_memory(true);
-                options.set_memtable_whole_key_filtering(true);
-                options.set_memtable_prefix_bloom_ratio(0.02);
+                filter_memory_tables(&mut options);
                 options.set_bottommost_compression_type(DBCompressionType::Zstd);
                 // zstd's level 1. Its default, 3, costs twice as much and gains a few percent on such rows.
                 options.set_bottommost_compression_options(-14, 1, 0, 0, true);
@@ -152,6 +151,7 @@ impl Tuning {
             Kind::Queue => {
                 table.set_block_size(16 * 1024);
                 table.set_bloom_filter(10.0, false);
+                filter_memory_tables(&mut options);
                 // Half of a thousand neighbours deleted: compact, or scans walk over tombstones.
                 options.add_compact_on_deletion_collector_factory(1024, 512, 0.5);
             }
@@ -173,6 +173,12 @@ impl Tuning {
             Kind::Small => (self.buffer_bytes / 16).min(4 * MIB),
         }
     }
+}
+
+/// Filters in memory tables too: most point reads are for rows that must not be there yet.
+fn filter_memory_tables(options: &mut Options) {
+    options.set_memtable_whole_key_filtering(true);
+    options.set_memtable_prefix_bloom_ratio(0.02);
 }
 
 /// Families that this release does not know.

@@ -15,13 +15,26 @@ use self_cell::self_cell;
 use crate::engine::{Core, Db};
 use crate::fate::Fate;
 
-type Snapshot<'a> = SnapshotWithThreadMode<'a, Db>;
+/// A snapshot, and how to read in it: made once, since that costs as much as finding a row.
+struct Frozen<'a> {
+    snapshot: SnapshotWithThreadMode<'a, Db>,
+    options: ReadOptions,
+}
+
+impl<'a> Frozen<'a> {
+    fn new(core: &'a Core) -> Self {
+        let snapshot = core.db.snapshot();
+        let mut options = ReadOptions::default();
+        options.set_snapshot(&snapshot);
+        Frozen { snapshot, options }
+    }
+}
 
 self_cell! {
     struct Pinned {
         owner: Arc<Core>,
         #[covariant]
-        dependent: Snapshot,
+        dependent: Frozen,
     }
 }
 
@@ -34,7 +47,7 @@ impl RocksView {
     /// Pins what is written now.
     pub(crate) fn new(core: Arc<Core>) -> Self {
         Self {
-            pinned: Pinned::new(core, |core| core.db.snapshot()),
+            pinned: Pinned::new(core, |core| Frozen::new(core)),
         }
     }
 
@@ -42,10 +55,8 @@ impl RocksView {
         self.pinned.borrow_owner()
     }
 
-    fn read_options(&self) -> ReadOptions {
-        let mut options = ReadOptions::default();
-        options.set_snapshot(self.pinned.borrow_dependent());
-        options
+    fn frozen(&self) -> &Frozen<'_> {
+        self.pinned.borrow_dependent()
     }
 }
 
@@ -53,9 +64,8 @@ impl View for RocksView {
     fn get(&self, family: Family, key: &[u8]) -> Result<Option<Bytes>, EngineError> {
         let core = self.core();
         core.fate.check()?;
-        self.pinned
-            .borrow_dependent()
-            .get_pinned_cf(core.handle(family), key)
+        core.db
+            .get_pinned_cf_opt(core.handle(family), key, &self.frozen().options)
             .map(|value| value.map(|value| Bytes::copy_from_slice(&value)))
             .map_err(|error| core.fate.stop_rocks("reading a row", &error))
     }
@@ -68,7 +78,7 @@ impl View for RocksView {
                 core.handle(family),
                 keys.iter().copied(),
                 false,
-                &self.read_options(),
+                &self.frozen().options,
             )
             .into_iter()
             .map(|value| {
@@ -114,8 +124,8 @@ impl View for RocksView {
         }
         Box::new(Scan {
             rows: self
-                .pinned
-                .borrow_dependent()
+                .frozen()
+                .snapshot
                 .raw_iterator_cf_opt(core.handle(family), options),
             direction,
             progress: Progress::Fresh,
