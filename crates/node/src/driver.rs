@@ -210,7 +210,7 @@ async fn latch(
     deadline: Deadline,
 ) -> Result<LatchGuard<(RealmNumber, accounts::RowKey)>, Failure> {
     let began = Instant::now();
-    let realm = realms::by_number(core, &*core.group.view(), request.realm)?;
+    let realm = realms::by_number(core, &core.group.view(), request.realm)?;
     // Guards make it right without them too.
     let keys = if unlucky!("driver.latches-skipped") {
         Vec::new()
@@ -261,7 +261,7 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
     let index = core.group.applied_index();
     let state = core.group.state();
     let view = core.group.view();
-    let realm = realms::by_number(core, &*view, request.realm)?;
+    let realm = realms::by_number(core, &view, request.realm)?;
     let rows = RowView::new(view, realm);
     let context = accounts::Context {
         realm: rows.realm(),
@@ -273,7 +273,8 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
         Err(EvaluateError::Rejected(rejection)) => Err(rejection),
         Err(EvaluateError::View(error)) => return Err(unreadable(core, &error)),
         Err(EvaluateError::Inconsistent(what)) => {
-            tracing::error!(what, "stored rows contradict each other");
+            let trace_id = &request.actor.trace_id;
+            tracing::error!(what, trace_id, "stored rows contradict each other");
             return Err(Failure::new(
                 Reason::Internal,
                 "stored rows contradict each other; see the node's log",

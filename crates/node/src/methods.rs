@@ -24,6 +24,13 @@ pub(crate) struct Method {
     pub(crate) series: OnceLock<Series>,
 }
 
+impl Method {
+    /// Whether it is one of the account service's.
+    pub(crate) fn is_about_accounts(&self) -> bool {
+        self.name.contains(".AccountService/")
+    }
+}
+
 const fn method(name: &'static str, default_s: u64, most_s: u64, work: Option<Work>) -> Method {
     Method {
         name,

@@ -1,7 +1,7 @@
 //! Realms: finding one, and what the leader does to bring the first one into being or change its rules.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use holdfast_accounts::Versioned;
 use holdfast_machine::{Expect, Mutation};
@@ -17,23 +17,37 @@ use crate::failure::Failure;
 /// The number of the realm that exists from the start.
 pub(crate) const DEFAULT: RealmNumber = RealmNumber(1);
 
-/// Realms as they were last read. Every call asks for one; its row is decoded again only when it has changed.
-#[derive(Debug, Default)]
-pub(crate) struct Known(Mutex<BTreeMap<RealmNumber, Arc<Versioned<Realm>>>>);
+/// Realms as they were last read. Every call asks for one; its row is read once a view, and decoded again only when it
+/// has changed.
+#[derive(Default)]
+pub(crate) struct Known(Mutex<BTreeMap<RealmNumber, LastRead>>);
+
+struct LastRead {
+    realm: Arc<Versioned<Realm>>,
+    /// Where. While this is held, no other view has its address.
+    view: Weak<dyn View>,
+}
 
 impl Known {
     /// The realm in this view.
     fn read(
         &self,
-        view: &dyn View,
+        view: &Arc<dyn View>,
         number: RealmNumber,
     ) -> Result<Option<Arc<Versioned<Realm>>>, EngineError> {
-        let known = self.lock().get(&number).cloned();
-        let found = schema::realm::read_again(view, number, known.as_ref())?;
-        if let Some(found) = &found
-            && known.is_none_or(|known| !Arc::ptr_eq(&known, found))
-        {
-            self.lock().insert(number, found.clone());
+        let known = match self.lock().get(&number) {
+            Some(last) if std::ptr::addr_eq(last.view.as_ptr(), Arc::as_ptr(view)) => {
+                return Ok(Some(last.realm.clone()));
+            }
+            last => last.map(|last| last.realm.clone()),
+        };
+        let found = schema::realm::read_again(&**view, number, known.as_ref())?;
+        if let Some(realm) = &found {
+            let last = LastRead {
+                realm: realm.clone(),
+                view: Arc::downgrade(view),
+            };
+            self.lock().insert(number, last);
         }
         Ok(found)
     }
@@ -41,11 +55,11 @@ impl Known {
     /// The number of the realm with this name, if it was read before. Realms keep their names.
     fn number(&self, name: &RealmId) -> Option<RealmNumber> {
         let known = self.lock();
-        let named = known.values().find(|realm| realm.value.id == *name)?;
-        Some(named.value.number)
+        let named = known.values().find(|last| last.realm.value.id == *name)?;
+        Some(named.realm.value.number)
     }
 
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<RealmNumber, Arc<Versioned<Realm>>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<RealmNumber, LastRead>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -53,7 +67,7 @@ impl Known {
 /// The realm with this number.
 pub(crate) fn by_number(
     core: &Core,
-    view: &dyn View,
+    view: &Arc<dyn View>,
     number: RealmNumber,
 ) -> Result<Arc<Versioned<Realm>>, Failure> {
     let found = core
@@ -66,13 +80,13 @@ pub(crate) fn by_number(
 /// The realm with this name.
 pub(crate) fn by_name(
     core: &Core,
-    view: &dyn View,
+    view: &Arc<dyn View>,
     name: &RealmId,
 ) -> Result<Arc<Versioned<Realm>>, Failure> {
     if let Some(number) = core.realms.number(name) {
         return by_number(core, view, number);
     }
-    for realm in schema::realm::all(view) {
+    for realm in schema::realm::all(&**view) {
         let realm = realm.map_err(|error| unreadable(core, &error))?;
         if realm.value.id == *name {
             return by_number(core, view, realm.value.number);

@@ -188,7 +188,8 @@ async fn forward<M: Mutation>(
         Err(_) => Err(Problem::outcome_unknown().into()),
         Ok(Err(status)) => Err(said_by_leader(status)),
         Ok(Ok(reply)) => M::Response::decode(reply.into_inner().response).map_err(|error| {
-            tracing::error!(%error, leader, "the leader's answer cannot be read");
+            let trace_id = &call.trace.trace_id;
+            tracing::error!(%error, leader, trace_id, "the leader's answer cannot be read");
             Problem::outcome_unknown().into()
         }),
     };

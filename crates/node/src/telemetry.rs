@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Response, Status};
 
+use crate::admission::Work;
 use crate::failure::Failure;
 use crate::methods::Method;
 use crate::trace::{TRACEPARENT, TraceContext};
@@ -92,21 +93,23 @@ pub(crate) async fn observe<T>(
 ) -> Result<Response<T>, Status> {
     use tracing::Instrument;
 
-    let span = tracing::info_span!("rpc", method = method.name, trace_id = %trace.trace_id);
+    let span = span(method, trace);
     let mut observed = Observed::begin(method);
     let result = call.instrument(span.clone()).await.map_err(Status::from);
     observed.code = result.as_ref().map_or_else(Status::code, |_| Code::Ok);
     if let Err(status) = &result {
-        let _entered = span.enter();
+        let (method, trace_id) = (method.name, &trace.trace_id);
         match status.code() {
             Code::Internal | Code::Unknown | Code::DataLoss => {
                 tracing::error!(
+                    method,
+                    trace_id,
                     code = code_name(status.code()),
                     message = status.message(),
                     "call failed"
                 );
             }
-            code => tracing::debug!(code = code_name(code), "call refused"),
+            code => tracing::debug!(method, trace_id, code = code_name(code), "call refused"),
         }
     }
     let mut answer = result.map(Response::new);
@@ -123,6 +126,17 @@ pub(crate) async fn observe<T>(
         metadata.insert(LEADER, value);
     }
     answer
+}
+
+/// Reads and changes of accounts come by the thousands a second, and a span costs as much as reading an account: only
+/// who asks for `debug` has theirs. Whoever does anything else is seen in the log doing it.
+fn span(method: &Method, trace: &TraceContext) -> tracing::Span {
+    match method.work {
+        Some(Work::Read | Work::Write) if method.is_about_accounts() => {
+            tracing::debug_span!("rpc", method = method.name, trace_id = %trace.trace_id)
+        }
+        _ => tracing::info_span!("rpc", method = method.name, trace_id = %trace.trace_id),
+    }
 }
 
 /// A code's name as gRPC writes it.

@@ -127,7 +127,7 @@ proptest! {
     #[test]
     fn accounts_survive_the_wire(account in account()) {
         let realm = RealmId::default_realm();
-        let message = accounts::to_message(&realm, &account);
+        let message = accounts::to_message(&realm, account.clone());
         let bytes = message.encode_to_vec();
         let read = v1::Account::decode(bytes.as_slice()).unwrap();
         prop_assert_eq!(&read, &message);
@@ -142,7 +142,7 @@ proptest! {
         let request = v1::CreateAccountRequest {
             parent: "realms/default".into(),
             account_id: account.id.to_string(),
-            account: Some(accounts::to_message(&realm, &account)),
+            account: Some(accounts::to_message(&realm, account.clone())),
             request_id: "01890a5d-ac96-774b-bcce-b302099a8057".into(),
             context: None,
         };

@@ -76,7 +76,7 @@ impl AccountService for Service {
         self.call(&methods::GET_ACCOUNT, request, async |message, call, _permit| {
             let read = reads::get_account(message)?;
             let fresh = fresh_view(&self.core, &read.freshness, call.deadline).await?;
-            let realm = realms::by_name(&self.core, &*fresh.view, &read.realm)?;
+            let realm = realms::by_name(&self.core, &fresh.view, &read.realm)?;
             let found = RowView::new(fresh.view, realm.clone()).account(&read.account);
             let account = readable(
                 found
@@ -84,7 +84,7 @@ impl AccountService for Service {
                     .map(|row| row.value),
             )?;
             Ok(v1::GetAccountResponse {
-                account: Some(messages::to_message(&realm.value.id, &account)),
+                account: Some(messages::to_message(&realm.value.id, account)),
                 consistency_token: self.core.token(realm.value.number, fresh.index),
             })
         })
@@ -101,7 +101,7 @@ impl AccountService for Service {
             async |message, call, _permit| {
                 let read = reads::batch_get_accounts(message)?;
                 let fresh = fresh_view(&self.core, &read.freshness, call.deadline).await?;
-                let realm = realms::by_name(&self.core, &*fresh.view, &read.realm)?;
+                let realm = realms::by_name(&self.core, &fresh.view, &read.realm)?;
                 let rows = RowView::new(fresh.view, realm.clone());
                 let mut answer = v1::BatchGetAccountsResponse {
                     consistency_token: self.core.token(realm.value.number, fresh.index),
@@ -117,7 +117,7 @@ impl AccountService for Service {
                     let found = rows.account(id).map_err(|error| unreadable(&self.core, &error))?;
                     match readable(found.map(|row| row.value)) {
                         Ok(account) => {
-                            let account = messages::to_message(&realm.value.id, &account);
+                            let account = messages::to_message(&realm.value.id, account);
                             bytes += account.encoded_len();
                             answer.accounts.push(account);
                         }
@@ -143,7 +143,7 @@ impl AccountService for Service {
                 loop {
                     let early = planted!("lookup-without-recheck").then(|| self.core.group.view());
                     let fresh = fresh_view(&self.core, &read.freshness, call.deadline).await?;
-                    let realm = realms::by_name(&self.core, &*fresh.view, &read.realm)?;
+                    let realm = realms::by_name(&self.core, &fresh.view, &read.realm)?;
                     let typed = &read.identifier;
                     let identifier = accounts::normalize::canonicalize(
                         typed.kind,
@@ -159,7 +159,7 @@ impl AccountService for Service {
                     match find(&self.core, early.as_ref().unwrap_or(&rows), &rows, &identifier)? {
                         Found::Account(account) => {
                             return Ok(v1::LookupAccountResponse {
-                                account: Some(messages::to_message(&realm.value.id, &account)),
+                                account: Some(messages::to_message(&realm.value.id, *account)),
                                 consistency_token: self.core.token(realm.value.number, fresh.index),
                             });
                         }

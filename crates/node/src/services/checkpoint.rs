@@ -57,7 +57,8 @@ impl Mutation for ImportStep {
         let item = self.item.unwrap_or_default();
         let index = item.index;
         let mutation = import::item(&options, Millis(self.birth_ms), item);
-        match carry_out(core, mutation, call, permit).await {
+        let carried_out = async { carry_out(core, mutation?, call, permit).await };
+        match carried_out.await {
             Ok((realm, done)) => {
                 let action = match done.action {
                     Action::Created => v1::ImportAction::Created,
@@ -108,7 +109,7 @@ impl Mutation for ImportCheckpoint {
         for _ in 0..ATTEMPTS {
             let term = driver::leading(core)?;
             let view = core.group.view();
-            let realm = &realms::by_name(core, &*view, &options.realm)?.value;
+            let realm = &realms::by_name(core, &view, &options.realm)?.value;
             let found = row::read(&*view, realm, options.import_id, &call.caller);
             let found = found.map_err(|error| unreadable(core, &error))?;
             let now = core.clock.now().max(core.group.state().stamp.millis());

@@ -53,7 +53,7 @@ pub(super) async fn start(
     permit: Option<Permit>,
 ) -> Result<Answers, Failure> {
     let fresh = fresh_view(core, &export.freshness, call.deadline.at_most(BEGIN)).await?;
-    let realm = realms::by_name(core, &*fresh.view, &export.realm)?;
+    let realm = realms::by_name(core, &fresh.view, &export.realm)?;
     let (sender, mut receiver) = mpsc::channel(2);
     let work = {
         let (core, deadline) = (core.clone(), call.deadline);
@@ -102,7 +102,7 @@ async fn send_all(
     for (at, row) in schema::account::accounts_after(&*fresh.view, realm, None).enumerate() {
         let account = row.map_err(|error| unreadable(core, &error))?.value;
         if states.contains(&account.state()) {
-            let account = messages::to_message(&realm.id, &account);
+            let account = messages::to_message(&realm.id, account);
             bytes += account.encoded_len();
             batch.accounts.push(account);
         }

@@ -29,7 +29,7 @@ pub(super) async fn page(
     deadline: Deadline,
 ) -> Result<v1::ListAccountsResponse, Failure> {
     let fresh = fresh_view(core, &list.freshness, deadline).await?;
-    let realm = &realms::by_name(core, &*fresh.view, &list.parameters.realm)?.value;
+    let realm = &realms::by_name(core, &fresh.view, &list.parameters.realm)?.value;
     let after = list.after.as_ref().map(|position| &position.account);
     let mut answer = v1::ListAccountsResponse {
         consistency_token: core.token(realm.number, fresh.index),
@@ -41,19 +41,17 @@ pub(super) async fn page(
     while let Some(row) = rows.next() {
         let account = row.map_err(|error| unreadable(core, &error))?.value;
         scanned += 1;
+        let id = account.id.clone();
         if list.parameters.states.contains(&account.state()) {
-            let message = messages::to_message(&realm.id, &account);
+            let message = messages::to_message(&realm.id, account);
             bytes += message.encoded_len();
             answer.accounts.push(message);
         }
         let full = answer.accounts.len() >= list.page_size || bytes >= ANSWER_BYTES;
         let spent = scanned >= core.config.limits.scan_budget_rows || deadline.passed();
         if (full || spent) && rows.peek().is_some() {
-            let slot = schema::account::slot(realm, &account.id);
-            let position = Position {
-                slot,
-                account: account.id,
-            };
+            let slot = schema::account::slot(realm, &id);
+            let position = Position { slot, account: id };
             answer.next_page_token = page::encode(&list.parameters, &position);
             break;
         }

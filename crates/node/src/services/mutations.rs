@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use holdfast_markers::reached;
-use holdfast_types::{RealmId, Rejection};
+use holdfast_types::RealmId;
 use holdfast_wire::convert::{accounts, mutations};
 use holdfast_wire::status::Reason;
 use holdfast_wire::v1;
@@ -31,12 +31,13 @@ macro_rules! account_mutations {
                     call: &Call,
                     permit: Option<Arc<Permit>>,
                 ) -> Result<v1::$response, Failure> {
+                    let mutation = $convert(self)?;
                     if $grows {
                         room_to_grow(core)?;
                     }
-                    let (realm, done) = carry_out(core, $convert(self), call, permit).await?;
+                    let (realm, done) = carry_out(core, mutation, call, permit).await?;
                     Ok(v1::$response {
-                        account: Some(accounts::to_message(&realm, &done.account)),
+                        account: Some(accounts::to_message(&realm, done.account)),
                         revision: done.revision,
                         consistency_token: core.token(done.realm, done.index),
                     })
@@ -59,13 +60,12 @@ account_mutations! {
 /// Runs a well-formed mutation through the driver.
 pub(super) async fn carry_out(
     core: &Arc<Core>,
-    mutation: Result<mutations::Mutation, Rejection>,
+    mutation: mutations::Mutation,
     call: &Call,
     permit: Option<Arc<Permit>>,
 ) -> Result<(RealmId, Done), Failure> {
-    let mutation = mutation?;
     driver::leading(core)?;
-    let realm = realms::by_name(core, &*core.group.view(), &mutation.realm)?;
+    let realm = realms::by_name(core, &core.group.view(), &mutation.realm)?;
     let name = mutation.realm.clone();
     let mut request = mutation.into_request(&realm.value, call.caller.clone());
     call.complete(&mut request.actor);

@@ -39,7 +39,7 @@ impl RealmService for Service {
             async |message, call: Call, _permit| {
                 let read = reads::get_realm(message)?;
                 let fresh = fresh_view(core, &read.freshness, call.deadline).await?;
-                let realm = &realms::by_name(core, &*fresh.view, &read.realm)?.value;
+                let realm = &realms::by_name(core, &fresh.view, &read.realm)?.value;
                 Ok(v1::GetRealmResponse {
                     realm: Some(messages::to_message(realm)),
                     consistency_token: core.token(realm.number, fresh.index),
@@ -78,7 +78,7 @@ impl Mutation for v1::UpdateRealmRequest {
             let term = driver::leading(core)?;
             let index = core.group.applied_index();
             let view = core.group.view();
-            let found = realms::by_name(core, &*view, &update.realm)?;
+            let found = realms::by_name(core, &view, &update.realm)?;
             let current = messages::etag(&found.value);
             if current != update.etag {
                 let message = "the realm's rules have changed since this etag was read";

@@ -45,28 +45,32 @@ pub fn kind(kind: IdentifierKind) -> v1::IdentifierKind {
 }
 
 /// An account as it is answered.
-pub fn to_message(realm: &RealmId, account: &Account) -> v1::Account {
+pub fn to_message(realm: &RealmId, account: Account) -> v1::Account {
     v1::Account {
         name: account_name(realm, &account.id),
         account_id: account.id.to_string(),
         etag: account.etag(),
         revision: account.revision,
         state: state(account.state()).into(),
-        display_name: account.display_name.clone(),
-        locale: account.locale.clone(),
-        time_zone: account.time_zone.clone(),
-        identifiers: account.identifiers.iter().map(identifier_to_message).collect(),
+        display_name: account.display_name,
+        locale: account.locale,
+        time_zone: account.time_zone,
+        identifiers: account
+            .identifiers
+            .into_iter()
+            .map(identifier_to_message)
+            .collect(),
         attributes: account
             .attributes
-            .iter()
-            .map(|(name, attribute)| (name.clone(), attribute_to_message(attribute)))
+            .into_iter()
+            .map(|(name, attribute)| (name, attribute_to_message(attribute)))
             .collect(),
-        labels: account.labels.clone(),
+        labels: account.labels,
         restrictions: account
             .restrictions
-            .iter()
+            .into_iter()
             .map(|restriction| v1::Restriction {
-                code: restriction.code.clone(),
+                code: restriction.code,
                 create_time: Some(time::timestamp(restriction.create_time)),
             })
             .collect(),
@@ -81,11 +85,11 @@ pub fn to_message(realm: &RealmId, account: &Account) -> v1::Account {
     }
 }
 
-fn identifier_to_message(identifier: &Identifier) -> v1::Identifier {
-    let verification = match &identifier.verification {
+fn identifier_to_message(identifier: Identifier) -> v1::Identifier {
+    let verification = match identifier.verification {
         Some(proof) => v1::Verification {
             state: v1::VerificationState::Verified.into(),
-            method: proof.method.clone(),
+            method: proof.method,
             verify_time: Some(time::timestamp(proof.time)),
         },
         None => v1::Verification {
@@ -95,9 +99,9 @@ fn identifier_to_message(identifier: &Identifier) -> v1::Identifier {
     };
     v1::Identifier {
         kind: kind(identifier.canonical.kind).into(),
-        issuer: identifier.canonical.issuer.clone(),
-        value: identifier.value.clone(),
-        canonical_value: identifier.canonical.text.clone(),
+        issuer: identifier.canonical.issuer,
+        value: identifier.value,
+        canonical_value: identifier.canonical.text,
         normalizer_version: identifier.canonical.normalizer,
         primary: Some(identifier.primary),
         login_enabled: Some(identifier.login_enabled),
@@ -106,9 +110,9 @@ fn identifier_to_message(identifier: &Identifier) -> v1::Identifier {
     }
 }
 
-fn attribute_to_message(attribute: &Attribute) -> v1::Attribute {
+fn attribute_to_message(attribute: Attribute) -> v1::Attribute {
     use v1::attribute::Value;
-    let value = match attribute.value.clone() {
+    let value = match attribute.value {
         AttributeValue::String(text) => Value::StringValue(text),
         AttributeValue::Int64(number) => Value::Int64Value(number),
         AttributeValue::Double(number) => Value::DoubleValue(number),
@@ -120,7 +124,7 @@ fn attribute_to_message(attribute: &Attribute) -> v1::Attribute {
         AttributeValue::Strings(values) => Value::StringListValue(v1::StringList { values }),
     };
     v1::Attribute {
-        source: attribute.source.clone(),
+        source: attribute.source,
         update_time: Some(time::timestamp(attribute.update_time)),
         value: Some(value),
     }
