@@ -38,6 +38,7 @@ use crate::runtime::{raising, timeout_at};
 use crate::status::{
     Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,
 };
+use crate::succession::Succession;
 use crate::type_config::{ApplyReply, EncodedCommand, LogId, Raft};
 use crate::{ConsensusConfig, Directory, FatalSink, PeerAddresses, identity, snapshot, trace};
 
@@ -146,6 +147,7 @@ impl Group {
             log.clone(),
             engine,
             rounds,
+            Succession::start(raft.clone(), &config, fatal.clone()),
             fatal.clone(),
         );
 
