@@ -34,6 +34,10 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+/// As `holdfast bench` has it: all drivers, and the echo, gain alike.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Drivers for the stores that Holdfast is compared with.
 #[derive(Debug, Parser)]
 #[command(name = "holdfast-bench-peers")]
