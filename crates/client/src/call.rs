@@ -43,6 +43,9 @@ pub(crate) struct Call<'a> {
     pub(crate) opens_stream: bool,
 }
 
+/// What must be left of the deadline for another attempt.
+const ATTEMPT_MIN: Duration = Duration::from_millis(2);
+
 impl Call<'_> {
     /// Runs attempts of `send` until one succeeds or nothing more can be done within the deadline.
     pub(crate) async fn run<M, R, F, S>(&self, message: M, send: S) -> Result<R, ClientError>
@@ -115,12 +118,15 @@ impl Call<'_> {
                     if !wait.is_zero() {
                         tokio::time::sleep(wait).await;
                     }
+                    // It may have slept longer. An attempt that has no time would only blur what is known.
+                    if deadline.saturating_duration_since(Instant::now()) >= ATTEMPT_MIN {
+                        continue;
+                    }
                 }
-                Step::GiveUp => {
-                    self.finish(&mut error, attempts, unknown);
-                    return Err(error);
-                }
+                Step::GiveUp => {}
             }
+            self.finish(&mut error, attempts, unknown);
+            return Err(error);
         }
     }
 
