@@ -38,7 +38,6 @@ use crate::runtime::{raising, timeout_at};
 use crate::status::{
     Committed, GroupStatus, Leadership, LogPosition, MemberRole, MemberStatus, ReadPoint, Role,
 };
-use crate::succession::Succession;
 use crate::type_config::{ApplyReply, EncodedCommand, LogId, Raft};
 use crate::{ConsensusConfig, Directory, FatalSink, PeerAddresses, identity, snapshot, trace};
 
@@ -147,7 +146,6 @@ impl Group {
             log.clone(),
             engine,
             rounds,
-            Succession::start(raft.clone(), &config, fatal.clone()),
             fatal.clone(),
         );
 

@@ -10,7 +10,7 @@
 //! through the machine's rules in one atomic batch, and the proposer gets the reply.
 //!
 //! Reading: `barrier` shares one quorum round among all readers that wait. `snapshot` streams state to members
-//! whose log is too far behind. `succession` replaces a leader whose process has died. `membership` and `maintenance` keep the group in shape. `codec`, `entry` and
+//! whose log is too far behind. `membership` and `maintenance` keep the group in shape. `codec`, `entry` and
 //! `keys` say what the bytes on disk look like; `identity` whose they are, and `acknowledged` what others know them to hold. `runtime` is the seam at which the
 //! simulator takes the place of tokio. `trace` finds a request again in the logs of all members.
 
@@ -36,7 +36,6 @@ mod peers;
 mod runtime;
 mod snapshot;
 mod status;
-mod succession;
 mod trace;
 mod type_config;
 

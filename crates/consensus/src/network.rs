@@ -1,8 +1,8 @@
 //! Raft's messages to one member.
 //!
 //! Replication is one bidirectional stream: requests go out as the log grows, replies come back in order, and
-//! only a request that stays unanswered too long ends it. Heartbeats are another, see [`Heartbeats`]. Everything
-//! else is a call with a deadline: a peer that hangs must never hold up this node.
+//! only a request that stays unanswered too long ends it. Everything else is a call with a deadline: a peer
+//! that hangs must never hold up this node.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -22,9 +22,8 @@ use openraft::raft::{
     TransferLeaderError, TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{OptionalSend, storage::Snapshot};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
-use tonic::{Code, Response, Status, Streaming};
+use tonic::{Code, Response, Status};
 
 use crate::PeerAddresses;
 use crate::codec;
@@ -48,33 +47,6 @@ pub(crate) struct Network {
     target: NodeId,
     addresses: PeerAddresses,
     purpose: Purpose,
-    /// Of a heartbeat client that has been answered.
-    heartbeats: Option<Heartbeats>,
-}
-
-/// An open stream of heartbeats on which no answer is owed.
-///
-/// Each round of reads needs one of every member, and a message on a stream costs half of a call. Whoever waits for an
-/// answer has the stream to itself, and drops it if it gives up: an answer that comes late is never taken for the next
-/// one's, which would confirm a leader for a time at which nobody had asked.
-struct Heartbeats {
-    requests: mpsc::Sender<wire::AppendRequest>,
-    /// Never locked. openraft wants to share what only one task uses, and a simulated stream cannot be.
-    replies: Mutex<Streaming<wire::AppendReply>>,
-}
-
-impl Heartbeats {
-    /// Sends the request and waits for its answer; nothing if the stream has ended.
-    async fn exchange(&mut self, request: wire::AppendRequest) -> Result<Option<wire::AppendReply>, Status> {
-        if self.requests.send(request).await.is_err() {
-            return Ok(None);
-        }
-        let replies = self
-            .replies
-            .get_mut()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        replies.message().await
-    }
 }
 
 impl NetworkFactory {
@@ -84,7 +56,6 @@ impl NetworkFactory {
             target,
             addresses: node.clone(),
             purpose,
-            heartbeats: None,
         }
     }
 }
@@ -156,37 +127,6 @@ impl Network {
                 RPCError::Unreachable(Unreachable::from_string(message))
             }
             _ => RPCError::Network(NetworkError::from_string(message)),
-        }
-    }
-
-    /// Sends a heartbeat on the stream there is, or on a new one if there is none any more.
-    async fn heartbeat(&mut self, request: wire::AppendRequest) -> Result<wire::AppendReply, RpcError> {
-        if let Some(mut open) = self.heartbeats.take()
-            && let Ok(Some(reply)) = open.exchange(request.clone()).await
-        {
-            self.heartbeats = Some(open);
-            return Ok(reply);
-        }
-        reached!("network.heartbeats-opened");
-        // Room for one: the next is sent when this is answered.
-        let (requests, sent) = mpsc::channel(1);
-        let sent = futures::stream::unfold(sent, |mut sent| async move { Some((sent.recv().await?, sent)) });
-        let mut client = self.client()?;
-        let opened = client
-            .heartbeat(sent)
-            .await
-            .map_err(|status| self.error(&status))?;
-        let mut open = Heartbeats {
-            requests,
-            replies: Mutex::new(opened.into_inner()),
-        };
-        match open.exchange(request).await {
-            Ok(Some(reply)) => {
-                self.heartbeats = Some(open);
-                Ok(reply)
-            }
-            Ok(None) => Err(self.error(&Status::unavailable("the stream of heartbeats ended"))),
-            Err(status) => Err(self.error(&status)),
         }
     }
 
@@ -273,7 +213,6 @@ impl Network {
             target: self.target,
             addresses: self.addresses.clone(),
             purpose: self.purpose,
-            heartbeats: None,
         };
         let state = Some((this, replies, unanswered));
         Ok(futures::stream::unfold(state, move |state| async move {
@@ -321,10 +260,10 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let term = rpc.vote.leader_id.term;
         this_leader_committed(&self.peers, &rpc);
         let request = convert::append_to_wire(rpc, Some(self.header(ttl)));
-        let reply = match timeout(ttl, self.heartbeat(request)).await {
-            Ok(reply) => reply?,
-            Err(_) => return Err(self.timed_out(RPCTypes::AppendEntries, ttl)),
-        };
+        let mut client = self.client()?;
+        let reply = self
+            .call(RPCTypes::AppendEntries, ttl, client.append(request))
+            .await?;
         let result = convert::append_reply_from_wire(reply).map_err(|status| self.error(&status))?;
         Ok(match result {
             Ok(matched) => {

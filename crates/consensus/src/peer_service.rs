@@ -14,7 +14,7 @@ use holdfast_storage::engine::Engine;
 use holdfast_types::{Family, NodeId};
 use holdfast_wire::internal as wire;
 use holdfast_wire::internal::peer_service_server;
-use openraft::raft::{AppendEntriesResponse, TransferLeaderError, TransferLeaderRequest};
+use openraft::raft::{TransferLeaderError, TransferLeaderRequest};
 use openraft::storage::Snapshot;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -30,7 +30,6 @@ use crate::log_writer::writes_flow;
 use crate::peers::Peers;
 use crate::runtime::timeout;
 use crate::snapshot::{self, SnapshotData, chunk_checksum};
-use crate::succession::{Succession, Watched};
 use crate::trace;
 use crate::type_config::{Raft, SnapshotMeta, StoredMembership};
 
@@ -49,7 +48,6 @@ struct Inner {
     log: LogStore,
     engine: Arc<dyn Engine>,
     rounds: LeaderRounds,
-    succession: Succession,
     fatal: FatalSink,
     /// Held by whoever stages a snapshot, until it is installed or given up.
     staging: Arc<tokio::sync::Mutex<()>>,
@@ -62,7 +60,6 @@ impl PeerService {
         log: LogStore,
         engine: Arc<dyn Engine>,
         rounds: LeaderRounds,
-        succession: Succession,
         fatal: FatalSink,
     ) -> Self {
         let staging = Arc::default();
@@ -73,7 +70,6 @@ impl PeerService {
                 log,
                 engine,
                 rounds,
-                succession,
                 fatal,
                 staging,
             }),
@@ -232,20 +228,6 @@ impl PeerService {
         }
     }
 
-    async fn take_heartbeat(&self, mut request: wire::AppendRequest) -> Result<wire::AppendReply, Status> {
-        self.check(request.header.take(), "heartbeat")?;
-        let request = convert::append_from_wire(request)?;
-        let prev = request.prev_log_id;
-        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
-        let reply = self.inner.raft.append_entries(request).await.map_err(stopped)?;
-        if !matches!(reply, AppendEntriesResponse::HigherVote(_)) {
-            self.inner.succession.heard();
-        }
-        Ok(convert::append_reply_to_wire(
-            reply.into_stream_result(prev, last),
-        ))
-    }
-
     /// Stages a whole snapshot, checking every chunk.
     async fn receive(
         &self,
@@ -358,15 +340,12 @@ impl peer_service_server::PeerService for PeerService {
         self.check(first.header.take(), "stream_append")?;
         let first = convert::append_from_wire(first)?;
         let node = self.inner.peers.config.node_id;
-        let succession = self.inner.succession.clone();
-        succession.heard();
         trace::arrived(node, &first.entries);
         // A request that cannot be read ends the stream: Raft has answered all before it, and none after it.
         let rest = requests.scan((), move |(), request| {
             let request = request.and_then(convert::append_from_wire);
             futures::future::ready(match request {
                 Ok(request) => {
-                    succession.heard();
                     trace::arrived(node, &request.entries);
                     Some(request)
                 }
@@ -385,36 +364,19 @@ impl peer_service_server::PeerService for PeerService {
         Ok(Response::new(replies.boxed()))
     }
 
-    type HeartbeatStream = BoxStream<'static, Result<wire::AppendReply, Status>>;
-
-    async fn heartbeat(
+    async fn append(
         &self,
-        request: Request<Streaming<wire::AppendRequest>>,
-    ) -> Result<Response<Self::HeartbeatStream>, Status> {
-        let open = Some((self.clone(), request.into_inner(), None::<Watched>));
-        let replies = futures::stream::unfold(open, |open| async move {
-            let (this, mut requests, mut watched) = open?;
-            let reply = match requests.message().await {
-                Ok(Some(request)) => {
-                    let from = request.header.as_ref().map(|header| header.from_node);
-                    let reply = this.take_heartbeat(request).await;
-                    if reply.is_ok() && watched.is_none() {
-                        watched = from.map(|from| this.inner.succession.watch(from));
-                    }
-                    reply
-                }
-                Ok(None) => {
-                    if let Some(mut watched) = watched {
-                        watched.ended();
-                    }
-                    return None;
-                }
-                Err(status) => Err(status),
-            };
-            let open = reply.is_ok().then_some((this, requests, watched));
-            Some((reply, open))
-        });
-        Ok(Response::new(replies.boxed()))
+        request: Request<wire::AppendRequest>,
+    ) -> Result<Response<wire::AppendReply>, Status> {
+        let mut request = request.into_inner();
+        self.check(request.header.take(), "append")?;
+        let request = convert::append_from_wire(request)?;
+        let prev = request.prev_log_id;
+        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let reply = self.inner.raft.append_entries(request).await.map_err(stopped)?;
+        Ok(Response::new(convert::append_reply_to_wire(
+            reply.into_stream_result(prev, last),
+        )))
     }
 
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteReply>, Status> {
