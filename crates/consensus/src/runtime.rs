@@ -4,8 +4,7 @@
 //! openraft's own tokio adapter names the real tokio, so it cannot run in a simulation. This one passes
 //! openraft-rt's suite. Two deliberate differences: `spawn_blocking` runs the function in place instead of
 //! starting a thread (nothing behind this seam blocks: the engine has its own threads), and
-//! `timeout` is written out, because the simulator has no `timeout_at`. Two additions. Proposals are gathered, see
-//! [`others_first`]. And whatever openraft starts
+//! `timeout` is written out, because the simulator has no `timeout_at`. One addition: whatever openraft starts
 //! inside [`raising`], and whatever that starts, is watched, so that a panic in it ends the node. openraft itself
 //! only lets go of the task, and the node would go on answering health checks and stale reads.
 
@@ -26,9 +25,6 @@ use tracing::Instrument;
 
 use crate::FatalSink;
 
-/// How long proposals are gathered while more keep coming.
-const GATHER: Duration = Duration::from_micros(200);
-
 tokio::task_local! {
     /// Whom a panic of the current task is reported to.
     static PANICS: FatalSink;
@@ -37,14 +33,6 @@ tokio::task_local! {
 /// Runs something that starts tasks of openraft's, so that their panics are reported.
 pub(crate) async fn raising<F: Future>(fatal: &FatalSink, future: F) -> F::Output {
     PANICS.scope(fatal.clone(), future).await
-}
-
-/// Gives everybody who can run a turn.
-///
-/// A task that is woken by a message runs before all others on its thread, and would find that one message in its queue:
-/// whoever works in batches lets those go first who are about to send more.
-pub(crate) async fn others_first() {
-    tokio::task::yield_now().await;
 }
 
 /// Runs `future` until `deadline`. (The simulator's `time` has no `timeout_at`.)
@@ -234,25 +222,6 @@ impl AsyncRuntime for Runtime {
         F: Future<Output = T>,
     {
         self.inner.block_on(future)
-    }
-
-    async fn mpsc_recv_deadline<T: OptionalSend>(
-        receiver: &mut Receiver<T>,
-        deadline: Moment,
-    ) -> Result<T, TryRecvError> {
-        match receiver.try_recv() {
-            Err(TryRecvError::Empty) if Moment::now() < deadline + GATHER => others_first().await,
-            other => return other,
-        }
-        match receiver.try_recv() {
-            Err(TryRecvError::Empty) if Moment::now() < deadline => {
-                match timeout_at(deadline.0, receiver.recv()).await {
-                    Ok(received) => received.ok_or(TryRecvError::Disconnected),
-                    Err(Elapsed) => Err(TryRecvError::Empty),
-                }
-            }
-            other => other,
-        }
     }
 
     async fn spawn_blocking<F, T>(f: F) -> Result<T, io::Error>
