@@ -83,7 +83,7 @@ impl Acknowledged {
         );
         for row in rows {
             let (key, value) = row?;
-            match (keys::held_node(&key), <[u8; 8]>::try_from(&value[..])) {
+            match (keys::node(&key), <[u8; 8]>::try_from(&value[..])) {
                 (Some(node), Ok(index)) => drop(held.insert(node, u64::from_be_bytes(index))),
                 _ => {
                     return Err(StartError::Damaged(

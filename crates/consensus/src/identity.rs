@@ -143,7 +143,7 @@ impl Directories {
             );
             rows.map(|row| {
                 let (key, value) = row?;
-                match (keys::directory_node(&key), Directory::try_from(&value[..])) {
+                match (keys::node(&key), Directory::try_from(&value[..])) {
                     (Some(node), Ok(directory)) => Ok((node, directory)),
                     _ => Err(StartError::Damaged("a peer's directory is not readable".into())),
                 }

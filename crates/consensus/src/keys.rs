@@ -40,6 +40,19 @@ fn tagged(shard: ShardId, tag: u8) -> Bytes {
     key.freeze()
 }
 
+fn of_node(shard: ShardId, tag: u8, node: NodeId) -> Bytes {
+    let mut key = BytesMut::with_capacity(13);
+    key.put_u32(shard.0);
+    key.put_u8(tag);
+    key.put_u64(node);
+    key.freeze()
+}
+
+/// The node in the key of a row about one.
+pub(crate) fn node(key: &[u8]) -> Option<NodeId> {
+    Some(u64::from_be_bytes(key.get(5..)?.try_into().ok()?))
+}
+
 pub(crate) fn vote(shard: ShardId) -> Bytes {
     tagged(shard, b'v')
 }
@@ -54,16 +67,7 @@ pub(crate) fn installing(shard: ShardId) -> Bytes {
 
 /// The row about how much of the log a member holds.
 pub(crate) fn held(shard: ShardId, node: NodeId) -> Bytes {
-    let mut key = BytesMut::with_capacity(13);
-    key.put_u32(shard.0);
-    key.put_u8(b'k');
-    key.put_u64(node);
-    key.freeze()
-}
-
-/// The node in such a row's key.
-pub(crate) fn held_node(key: &[u8]) -> Option<NodeId> {
-    Some(u64::from_be_bytes(key.get(5..)?.try_into().ok()?))
+    of_node(shard, b'k', node)
 }
 
 /// The first key of a shard's staged rows, and the first key after them.
@@ -92,25 +96,12 @@ pub(crate) fn identity() -> Bytes {
 
 /// The row that pins another node's directory.
 pub(crate) fn peer_directory(node: NodeId) -> Bytes {
-    let mut key = BytesMut::with_capacity(13);
-    key.put_u32(u32::MAX);
-    key.put_u8(b'd');
-    key.put_u64(node);
-    key.freeze()
+    of_node(ShardId(u32::MAX), b'd', node)
 }
 
 /// The data directory of a founder.
 pub(crate) fn founder(node: NodeId) -> Bytes {
-    let mut key = BytesMut::with_capacity(13);
-    key.put_u32(u32::MAX);
-    key.put_u8(b'f');
-    key.put_u64(node);
-    key.freeze()
-}
-
-/// The node in either row's key.
-pub(crate) fn directory_node(key: &[u8]) -> Option<NodeId> {
-    Some(u64::from_be_bytes(key.get(5..)?.try_into().ok()?))
+    of_node(ShardId(u32::MAX), b'f', node)
 }
 
 pub(crate) fn applied(shard: ShardId) -> Bytes {

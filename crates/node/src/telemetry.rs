@@ -128,8 +128,8 @@ pub(crate) async fn observe<T>(
     answer
 }
 
-/// Reads and changes of accounts come by the thousands a second, and a span costs as much as reading an account: only
-/// who asks for `debug` has theirs. Whoever does anything else is seen in the log doing it.
+/// Reads and changes of accounts come by the thousands a second, and a span is formatted for each: only who asks for
+/// `debug` has theirs. Whoever does anything else is seen in the log doing it.
 fn span(method: &Method, trace: &TraceContext) -> tracing::Span {
     match method.work {
         Some(Work::Read | Work::Write) if method.is_about_accounts() => {

@@ -15,7 +15,7 @@ use self_cell::self_cell;
 use crate::engine::{Core, Db};
 use crate::fate::Fate;
 
-/// A snapshot, and how to read in it: made once, since that costs as much as finding a row.
+/// A snapshot, and how to read in it, which is made once for all reads.
 struct Frozen<'a> {
     snapshot: SnapshotWithThreadMode<'a, Db>,
     options: ReadOptions,

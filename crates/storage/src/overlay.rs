@@ -41,8 +41,7 @@ impl<'v> Staged<'v> {
         }
     }
 
-    /// Reads rows of the view that commands will ask for one by one: at once, and each only once, that costs less than
-    /// half.
+    /// Reads rows of the view that commands will ask for one by one: at once, and each only once.
     pub fn fetch(&mut self, rows: impl IntoIterator<Item = (Family, Bytes)>) -> Result<(), EngineError> {
         let mut wanted: BTreeMap<Family, BTreeSet<Bytes>> = BTreeMap::new();
         for (family, key) in rows {

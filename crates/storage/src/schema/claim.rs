@@ -42,11 +42,7 @@ pub fn key(realm: &Realm, generation: &ClaimKey, identifier: &CanonicalIdentifie
 
 /// Every place where the claim may be, newest generation first.
 pub fn keys(realm: &Realm, identifier: &CanonicalIdentifier) -> impl Iterator<Item = Bytes> {
-    realm
-        .claim_keys
-        .iter()
-        .rev()
-        .map(move |generation| key(realm, generation, identifier))
+    std::iter::once_with(|| key(realm, newest(realm), identifier)).chain(older_keys(realm, identifier))
 }
 
 /// The same without the newest.
