@@ -13,7 +13,7 @@ use crate::codegen::http::uri::PathAndQuery;
 use crate::codegen::{BoxMessage, IdentityInterceptor, RequestExt};
 use crate::connection::{Held, Side};
 use crate::metadata::MetadataMap;
-use crate::network;
+use crate::network::{self, Said};
 use crate::pipe::{Answer, Asked, Call, Caller, Receiver, Waiting, across, arrival, pipe, unbox};
 use crate::service::Interceptor;
 use crate::transport::{Channel, Error};
@@ -104,7 +104,7 @@ impl<F: Interceptor> Grpc<Channel, F> {
         let call = async {
             let (metadata, messages) = self.intercept(request)?;
             let connection = self.channel.connection().await?;
-            let (asked, pump) = pump(&connection, messages);
+            let (asked, pump) = pump(&connection, path.clone(), messages);
             let open = open(&connection, path, metadata, asked)?;
             let answer = single(open).await;
             drop(pump);
@@ -156,7 +156,7 @@ impl<F: Interceptor> Grpc<Channel, F> {
         let call = async {
             let (metadata, messages) = self.intercept(request)?;
             let connection = self.channel.connection().await?;
-            let (asked, pump) = pump(&connection, messages);
+            let (asked, pump) = pump(&connection, path.clone(), messages);
             let open = open(&connection, path, metadata, asked)?;
             many(open, pump).await
         };
@@ -176,6 +176,7 @@ fn open(
     asked: Asked,
 ) -> Result<Open, Status> {
     let (sender, answers) = pipe(&connection.0, Side::Server);
+    network::say(connection.0.client, connection.0.server, &path, Said::Asks);
     let caller = Arc::new(Caller::default());
     let waiting = Waiting(Arc::clone(&caller));
     connection.0.call(Call {
@@ -217,12 +218,15 @@ fn send_twin(
 /// Sends a stream of requests from a task of its own, which ends when what is returned is dropped.
 fn pump<M: Message + Default + 'static>(
     connection: &Arc<Held>,
+    path: PathAndQuery,
     messages: impl Stream<Item = M> + Send + 'static,
 ) -> (Asked, impl Send + 'static) {
     let (mut sender, receiver) = pipe::<Option<BoxMessage>>(&connection.0, Side::Client);
+    let (client, server) = (connection.0.client, connection.0.server);
     let task = madsim::task::spawn(async move {
         let mut messages = std::pin::pin!(messages);
         while let Some(message) = messages.next().await {
+            network::say(client, server, &path, Said::AsksMore);
             if sender.send(Some(Box::new(across(&message)))).await.is_err() {
                 // The server has heard enough.
                 return;

@@ -14,12 +14,51 @@ use madsim::rand::Rng;
 use madsim::task::NodeId as Place;
 use tokio::sync::mpsc;
 
+use crate::Code;
 use crate::codegen::http::uri::PathAndQuery;
 use crate::connection::{Connection, Kept};
 use crate::pipe::Call;
 
 /// A connection as its server gets it, with the calls that the client opens on it.
 pub(crate) type Accepted = (Kept, mpsc::UnboundedReceiver<Call>);
+
+/// Something that one machine says to another, in the moment it says it. Whether it arrives is another matter.
+#[derive(Debug, Clone)]
+pub struct Overheard {
+    /// Who says it.
+    pub from: Place,
+    /// To whom.
+    pub to: Place,
+    /// The method that is called.
+    pub path: PathAndQuery,
+    /// What is said.
+    pub said: Said,
+}
+
+/// What can be said in a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Said {
+    /// A request, or the beginning of a stream of them.
+    Asks,
+    /// One more request of a stream.
+    AsksMore,
+    /// An answer, or one of many.
+    Answers,
+    /// No, or no more.
+    Refuses(Code),
+}
+
+/// Who hears all that is said.
+type Listener = Box<dyn FnMut(Overheard)>;
+
+/// What a link is like besides what all are like.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Poor {
+    /// How much longer messages take.
+    pub latency: Duration,
+    /// The share of messages that are lost besides, and sent again later.
+    pub loss: f64,
+}
 
 /// What every link is like while it is not cut.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,6 +105,8 @@ struct Network {
     ports: BTreeMap<SocketAddr, mpsc::UnboundedSender<Accepted>>,
     /// Directed links that carry nothing.
     cut: BTreeSet<(Place, Place)>,
+    /// Directed links that are worse than others.
+    poor: BTreeMap<(Place, Place), Poor>,
     /// Machines without power.
     dark: BTreeSet<Place>,
     /// Machines whose processes are paused. Their kernels go on.
@@ -76,6 +117,7 @@ struct Network {
 
 thread_local! {
     static NETWORK: RefCell<Network> = RefCell::new(Network::default());
+    static LISTENER: RefCell<Option<Listener>> = const { RefCell::new(None) };
 }
 
 fn with<T>(act: impl FnOnce(&mut Network) -> T) -> T {
@@ -95,6 +137,33 @@ pub fn cut(from: Place, to: Place) {
 /// They do again.
 pub fn mend(from: Place, to: Place) {
     with(|network| network.cut.remove(&(from, to)));
+}
+
+/// From now on messages from one machine to another have a harder way than others; `None`: no longer.
+pub fn worsen(from: Place, to: Place, how: Option<Poor>) {
+    with(|network| match how {
+        Some(how) => network.poor.insert((from, to), how),
+        None => network.poor.remove(&(from, to)),
+    });
+}
+
+/// From now on somebody hears all that is said. Whoever listens must not speak.
+pub fn overhear(listener: impl FnMut(Overheard) + 'static) {
+    LISTENER.set(Some(Box::new(listener)));
+}
+
+/// Somebody says something.
+pub(crate) fn say(from: Place, to: Place, path: &PathAndQuery, said: Said) {
+    LISTENER.with_borrow_mut(|listener| {
+        if let Some(listener) = listener {
+            listener(Overheard {
+                from,
+                to,
+                path: path.clone(),
+                said,
+            });
+        }
+    });
 }
 
 /// The machine falls silent in this instant. What it had sent into a cut link is lost.
@@ -152,8 +221,13 @@ impl Network {
         }
         let mut random = madsim::rand::thread_rng();
         let mut takes = random.gen_range(self.weather.latency_min..=self.weather.latency_max);
+        let mut loss = self.weather.loss;
+        if let Some(poor) = self.poor.get(&(from, to)) {
+            takes += poor.latency;
+            loss += poor.loss;
+        }
         let mut again = RETRANSMISSION;
-        while random.gen_bool(self.weather.loss.clamp(0.0, 0.9)) {
+        while random.gen_bool(loss.clamp(0.0, 0.9)) {
             takes += again;
             again = (again * 2).min(RETRANSMISSION_MAX);
         }

@@ -15,7 +15,7 @@ use super::{Error, NamedService};
 use crate::codegen::http::uri::PathAndQuery;
 use crate::codegen::{BoxMessageStream, RequestExt, Service};
 use crate::connection::{Connection, KeepAlive, Side};
-use crate::network;
+use crate::network::{self, Said};
 use crate::pipe::{Answer, Asked, Call, arrive, request, strip, strip_status};
 use crate::{Request, Response, Status};
 
@@ -251,14 +251,22 @@ impl Serving {
             Some(handling) => handling.await,
             None => Err(Status::unimplemented(format!("there is no service {name}"))),
         };
+        let say = |said| network::say(connection.server, connection.client, &path, said);
         // Whoever no longer listens needs no answer.
         let _ = match response {
-            Err(status) => answers.send(Answer::Head(Err(strip_status(&status)))).await,
+            Err(status) => {
+                say(Said::Refuses(status.code()));
+                answers.send(Answer::Head(Err(strip_status(&status)))).await
+            }
             Ok(response) => {
                 let (metadata, mut messages) = strip(response);
                 let sending = async {
                     answers.send(Answer::Head(Ok(metadata))).await?;
                     while let Some(message) = messages.next().await {
+                        say(match &message {
+                            Ok(_) => Said::Answers,
+                            Err(status) => Said::Refuses(status.code()),
+                        });
                         let message = message.map_err(|status| strip_status(&status));
                         answers.send(Answer::Message(message)).await?;
                     }

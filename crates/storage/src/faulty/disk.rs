@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -65,7 +65,12 @@ pub(super) struct Shared {
     fail_reads: AtomicBool,
     /// Rung when the faults change, the power fails or another engine takes over.
     pub(super) changed: Notify,
+    /// Who hears of each failure that an engine or a view is told.
+    witness: OnceLock<Witness>,
 }
+
+/// Who hears of failures.
+type Witness = Box<dyn Fn(&EngineError) + Send + Sync>;
 
 /// The contents. Two pictures and the log between them:
 /// `durable` + every record of `log`, in order = `current`.
@@ -164,6 +169,7 @@ impl FaultyDisk {
                 disk: Mutex::new(disk),
                 fail_reads: AtomicBool::new(false),
                 changed: Notify::new(),
+                witness: OnceLock::new(),
             }),
         }
     }
@@ -228,6 +234,12 @@ impl FaultyDisk {
         true
     }
 
+    /// Who hears of each failure in the moment an engine or a view of this disk is told of it. For judges; there can be
+    /// one, and who comes later is not heard.
+    pub fn witness(&self, witness: impl Fn(&EngineError) + Send + Sync + 'static) {
+        let _ = self.shared.witness.set(Box::new(witness));
+    }
+
     /// Changes the faults.
     pub fn configure(&self, change: impl FnOnce(&mut Faults)) {
         {
@@ -281,6 +293,14 @@ impl Shared {
     /// The contents; a panic elsewhere does not make them unreadable, since every change is made in one go.
     pub(super) fn lock(&self) -> MutexGuard<'_, Disk> {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A failure that somebody is told of. The contents are not locked meanwhile.
+    pub(super) fn told(&self, error: EngineError) -> EngineError {
+        if let Some(witness) = self.witness.get() {
+            witness(&error);
+        }
+        error
     }
 
     pub(super) fn fail_reads(&self) -> bool {

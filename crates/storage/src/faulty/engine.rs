@@ -59,7 +59,7 @@ impl FaultyEngine {
     /// Finishes this engine.
     fn fail(&self, error: EngineError) -> EngineError {
         *self.stopped() = Some(error.to_string());
-        error
+        self.shared.told(error)
     }
 
     /// Lets the time of one sync pass. Fails if the engine did not live to see the end of it.
@@ -94,7 +94,7 @@ impl FaultyEngine {
             };
             // Real disks let themselves be asked again.
             if planted!("retry-after-failed-sync") {
-                return Err(error);
+                return Err(self.shared.told(error));
             }
             return Err(self.fail(error));
         }
@@ -206,21 +206,28 @@ impl FaultyView {
 
     fn check(&self) -> Result<(), EngineError> {
         if self.shared.as_ref().is_some_and(|shared| shared.fail_reads()) {
-            return Err(EngineError::Io {
+            return Err(self.told(EngineError::Io {
                 operation: "read",
                 message: "input/output error".into(),
-            });
+            }));
         }
         Ok(())
+    }
+
+    fn told(&self, error: EngineError) -> EngineError {
+        match &self.shared {
+            Some(shared) => shared.told(error),
+            None => error,
+        }
     }
 
     /// Fails if a bit of this row is wrong.
     fn check_row(&self, family: Family, key: &Bytes) -> Result<(), EngineError> {
         self.check()?;
         if !self.flipped.is_empty() && self.flipped.contains(&(family, key.clone())) {
-            return Err(EngineError::Damaged {
+            return Err(self.told(EngineError::Damaged {
                 message: format!("block checksum mismatch in {}", family.name()),
-            });
+            }));
         }
         Ok(())
     }
