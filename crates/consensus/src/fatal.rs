@@ -67,6 +67,11 @@ impl FatalSink {
         self.sender.borrow().clone()
     }
 
+    /// Whether there was one.
+    pub fn has_failed(&self) -> bool {
+        self.sender.borrow().is_some()
+    }
+
     /// Waits for the failure.
     pub async fn wait(&self) -> String {
         let mut receiver = self.sender.subscribe();

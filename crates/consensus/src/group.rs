@@ -119,7 +119,10 @@ impl Group {
         let starting = Raft::new(
             config.node_id,
             raft_config,
-            NetworkFactory { peers: peers.clone() },
+            NetworkFactory {
+                peers: peers.clone(),
+                log: log.clone(),
+            },
             log.clone(),
             machine,
         );

@@ -22,6 +22,7 @@ mod config;
 mod convert;
 mod entry;
 mod error;
+mod fail_stop;
 mod fatal;
 mod group;
 mod identity;
@@ -46,6 +47,7 @@ pub use config::{ConsensusConfig, Directory, PeerAddresses, PeerTls};
 pub use error::{
     BarrierError, FlushError, InitializeError, MembershipError, ProposeError, StartError, Timeout,
 };
+pub use fail_stop::FailStop;
 pub use fatal::FatalSink;
 pub use group::{Group, PeerServer};
 pub use log_writer::LogWriter;

@@ -421,8 +421,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             .map_err(|_| io::Error::other("the log writer stopped before the vote was durable"))?;
         if durable.is_ok() {
             self.lock().promised_term = vote.leader_id.term;
+            crash_point!("vote.synced-not-sent").await;
         }
-        crash_point!("vote.synced-not-sent").await;
         durable
     }
 

@@ -297,17 +297,17 @@ impl Writer {
                 reached!("log.sync-failed");
                 explain(error)
             })?;
-            crash_point!("log.synced-not-acknowledged").await;
             metrics::histogram!("holdfast_log_sync_seconds").record(started.elapsed().as_secs_f64());
             metrics::histogram!("holdfast_log_batch_entries").record(entries as f64);
         }
-        match self.fatal.reason() {
-            Some(reason) => {
-                reached!("log.failed-elsewhere-during-sync");
-                Err(reason)
-            }
-            None => Ok(()),
+        if let Some(reason) = self.fatal.reason() {
+            reached!("log.failed-elsewhere-during-sync");
+            return Err(reason);
         }
+        if awaited {
+            crash_point!("log.synced-not-acknowledged").await;
+        }
+        Ok(())
     }
 
     /// Answers everything with the failure, for as long as anybody asks.

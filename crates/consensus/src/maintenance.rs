@@ -266,9 +266,11 @@ impl Maintenance {
     fn finish_joint(&self, metrics: &RaftMetrics<TypeConfig>, since: &mut Option<(u64, Instant)>) {
         let membership = &metrics.membership_config;
         let committed = membership.log_id() == metrics.committed_membership_config.log_id();
+        // Who is no member any more steps down, and decides nothing on its way.
+        let is_member = membership.get_node(&metrics.id).is_some();
         let Some(id) = membership
             .log_id()
-            .filter(|_| membership.get_joint_config().len() > 1 && committed)
+            .filter(|_| membership.get_joint_config().len() > 1 && committed && is_member)
         else {
             *since = None;
             return;

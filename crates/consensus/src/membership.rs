@@ -66,29 +66,7 @@ impl Change {
         deadline: Instant,
     ) -> Result<Change, MembershipError> {
         let metrics = raft.metrics().borrow_watched().clone();
-        if metrics.current_leader != Some(metrics.id) {
-            return Err(MembershipError::NotLeader {
-                leader: metrics.current_leader,
-            });
-        }
-        // A leader that has removed itself leads on for a moment, so that the others learn of it. Whatever it then
-        // changed would be decided by a node that is no member, and openraft asserts that this never happens. What is
-        // checked here still holds when the change is proposed: it names this membership as its precondition.
-        if metrics.membership_config.get_node(&metrics.id).is_none() {
-            reached!("membership.leader-is-no-member");
-            return Err(MembershipError::NotLeader { leader: None });
-        }
-        if let Some(expected) = &expected {
-            let found = show_id(metrics.membership_config.log_id().as_ref());
-            // So that "03-1" and "3-1" are the same.
-            if show_id(parse_id(expected)?.as_ref()) != found {
-                reached!("membership.not-as-expected");
-                return Err(MembershipError::Changed {
-                    expected: expected.clone(),
-                    found,
-                });
-            }
-        }
+        may_change(&metrics, expected.as_deref())?;
         Ok(Change {
             raft: raft.clone(),
             expected,
@@ -303,6 +281,42 @@ impl Change {
     }
 }
 
+/// Whether a node with this view of the group may change its membership, which the caller expects to be `expected`. What
+/// is checked here still holds when the change is proposed: it names this membership as its precondition.
+fn may_change(metrics: &RaftMetrics<TypeConfig>, expected: Option<&str>) -> Result<(), MembershipError> {
+    if metrics.current_leader != Some(metrics.id) {
+        return Err(MembershipError::NotLeader {
+            leader: metrics.current_leader,
+        });
+    }
+    let membership = &metrics.membership_config;
+    // A leader that has removed itself leads on for a moment, so that the others learn of it. Whatever it then changed
+    // would be decided by a node that is no member, and openraft asserts that this never happens.
+    if membership.get_node(&metrics.id).is_none() {
+        reached!("membership.leader-is-no-member");
+        return Err(MembershipError::NotLeader { leader: None });
+    }
+    if let Some(expected) = expected {
+        let found = show_id(membership.log_id().as_ref());
+        // So that "03-1" and "3-1" are the same.
+        if show_id(parse_id(expected)?.as_ref()) != found {
+            reached!("membership.not-as-expected");
+            return Err(MembershipError::Changed {
+                expected: expected.to_owned(),
+                found,
+            });
+        }
+    }
+    // A change that was left half done is in force, and openraft would take another on top of it: decided upon voters
+    // that are about to leave, and ended by a leader that may be one of them, which openraft asserts cannot be. The
+    // leader finishes it soon, whoever began it.
+    if membership.get_joint_config().len() > 1 {
+        reached!("membership.half-done-change-in-the-way");
+        return Err(MembershipError::Busy);
+    }
+    Ok(())
+}
+
 /// The voter with the most of the log, other than this node. One of `avoid` only if there is no other.
 pub(crate) fn best_successor(metrics: &RaftMetrics<TypeConfig>, avoid: &[NodeId]) -> Option<NodeId> {
     let replication = metrics.replication.as_ref()?;
@@ -380,5 +394,47 @@ pub(crate) async fn transfer_leadership(
             }
             Err(_) => reached!("leadership.offered-again"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::type_config::{Membership, StoredMembership};
+
+    /// What node 1 knows, which leads a group with these voters.
+    fn leading(configurations: &[&[u64]]) -> RaftMetrics<TypeConfig> {
+        let sets = configurations.iter().map(|set| set.iter().copied().collect());
+        let sets: Vec<BTreeSet<u64>> = sets.collect();
+        let nodes: BTreeMap<u64, PeerAddresses> = sets
+            .iter()
+            .flatten()
+            .map(|id| (*id, PeerAddresses::default()))
+            .collect();
+        let mut metrics = RaftMetrics::<TypeConfig>::new_initial(1);
+        metrics.current_leader = Some(1);
+        let membership = Membership::new(sets, nodes).unwrap();
+        metrics.membership_config =
+            std::sync::Arc::new(StoredMembership::new(Some(log_id(3, 7)), membership));
+        metrics
+    }
+
+    #[test]
+    fn a_change_waits_for_the_end_of_the_one_before() {
+        assert_eq!(may_change(&leading(&[&[1, 2, 3]]), Some("3-7")), Ok(()));
+        // Node 1's own removal was left half done, and it was elected again: nothing else may come on top of it.
+        let half = leading(&[&[1, 2, 3], &[2, 3]]);
+        assert_eq!(may_change(&half, None), Err(MembershipError::Busy));
+        let changed = may_change(&half, Some("3-6"));
+        assert!(
+            matches!(changed, Err(MembershipError::Changed { .. })),
+            "{changed:?}"
+        );
+    }
+
+    #[test]
+    fn who_is_no_member_changes_nothing() {
+        let refused = may_change(&leading(&[&[2, 3]]), None);
+        assert_eq!(refused, Err(MembershipError::NotLeader { leader: None }));
     }
 }

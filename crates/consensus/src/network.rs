@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -28,6 +29,7 @@ use tonic::{Code, Response, Status};
 use crate::PeerAddresses;
 use crate::codec;
 use crate::convert;
+use crate::log_store::LogStore;
 use crate::peers::{Peers, Purpose};
 use crate::runtime::{timeout, timeout_at};
 use crate::snapshot::{SnapshotData, Walk, chunk_checksum};
@@ -39,11 +41,15 @@ type RpcError = RPCError<TypeConfig>;
 /// Makes [`Network`]s.
 pub(crate) struct NetworkFactory {
     pub(crate) peers: Arc<Peers>,
+    pub(crate) log: LogStore,
 }
 
 /// The way to one member, for one purpose.
 pub(crate) struct Network {
     peers: Arc<Peers>,
+    log: LogStore,
+    /// The term in which this node led when it set out. (Raft stores its vote before it replicates anything.)
+    term: u64,
     target: NodeId,
     addresses: PeerAddresses,
     purpose: Purpose,
@@ -53,6 +59,8 @@ impl NetworkFactory {
     fn network(&self, target: NodeId, node: &PeerAddresses, purpose: Purpose) -> Network {
         Network {
             peers: self.peers.clone(),
+            log: self.log.clone(),
+            term: self.log.reached().1,
             target,
             addresses: node.clone(),
             purpose,
@@ -183,6 +191,18 @@ impl Network {
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     {
+        // openraft tells the streams of a leader that has been deposed to end, and they may be asked for a request before
+        // they hear of it. What they would look for then is from their last entry to the newest, which by then is one
+        // of the next leader, perhaps before it: openraft takes that for its own mistake, and the node dies of it. The
+        // vote for the next leader is stored before its entries are.
+        let (log, leads) = (self.log.clone(), self.term);
+        let mut input = futures::stream::poll_fn(move |context| {
+            if log.reached().1 != leads {
+                reached!("network.former-leader-falls-silent");
+                return Poll::Ready(None);
+            }
+            input.poll_next_unpin(context)
+        });
         // openraft pauses after failures before it yields the first request. A connection that is refused at once
         // would never ask for one, and a dead peer would be tried again without any pause.
         let Some(first) = input.next().await else {
@@ -210,6 +230,8 @@ impl Network {
 
         let this = Network {
             peers: self.peers.clone(),
+            log: self.log.clone(),
+            term: self.term,
             target: self.target,
             addresses: self.addresses.clone(),
             purpose: self.purpose,
@@ -331,12 +353,22 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let last = snapshot.meta.last_log_id.map_or(0, |id| id.index);
         let start = start_chunk(self.header(Duration::ZERO), &vote, &snapshot.meta);
         let failure: Arc<Mutex<Option<String>>> = Arc::default();
+        // Said in the moment of the reading: the peer's answer may take long, or nobody may wait for it any more.
+        let (fatal, target, noted_failure) = (self.peers.fatal.clone(), self.target, failure.clone());
+        let unreadable = move |why: String| {
+            reached!("snapshot.not-readable");
+            // A leader that went on would keep this member without its state for ever, and no other could help it.
+            fatal.report(format!(
+                "the state cannot be read to send it to node {target}: {why}"
+            ));
+            *lock(&noted_failure) = Some(why);
+        };
         let progress = Arc::new(Mutex::new(SnapshotProgress {
             at: Instant::now(),
             ended: false,
         }));
         let noted = progress.clone();
-        let chunks = chunks(start, Walk::new(view, config.shard), failure.clone()).inspect(move |chunk| {
+        let chunks = chunks(start, Walk::new(view, config.shard), unreadable).inspect(move |chunk| {
             *lock(&noted) = SnapshotProgress {
                 at: Instant::now(),
                 ended: matches!(chunk.part, Some(wire::snapshot_chunk::Part::End(_))),
@@ -358,12 +390,6 @@ impl RaftNetworkV2<TypeConfig> for Network {
             self.peers.snapshot_failed(self.target);
         }
         if let Some(why) = lock(&failure).take() {
-            reached!("snapshot.not-readable");
-            // A leader that went on would keep this member without its state for ever, and no other could help it.
-            self.peers.fatal.report(format!(
-                "the state cannot be read to send it to node {}: {why}",
-                self.target
-            ));
             return Err(NetworkError::from_string(format!("the snapshot could not be read: {why}")).into());
         }
         match &reply {
@@ -433,11 +459,12 @@ fn start_chunk(header: wire::PeerHeader, vote: &Vote, meta: &SnapshotMeta) -> wi
     }
 }
 
-/// A snapshot as a stream: start, rows, end. If reading fails there is no end, so nobody takes it for whole.
+/// A snapshot as a stream: start, rows, end. If reading fails `unreadable` hears why, and there is no end, so nobody takes
+/// it for whole.
 fn chunks(
     start: wire::SnapshotStart,
     walk: Walk,
-    failure: Arc<Mutex<Option<String>>>,
+    unreadable: impl Fn(String) + Clone + Send + 'static,
 ) -> impl Stream<Item = wire::SnapshotChunk> + Send + 'static {
     use wire::snapshot_chunk::Part;
 
@@ -457,7 +484,7 @@ fn chunks(
         ended: false,
     };
     futures::stream::unfold(state, move |mut state| {
-        let failure = failure.clone();
+        let unreadable = unreadable.clone();
         async move {
             if state.ended {
                 return None;
@@ -494,7 +521,7 @@ fn chunks(
                     })
                 }
                 Err(error) => {
-                    *lock(&failure) = Some(error.to_string());
+                    unreadable(error.to_string());
                     return None;
                 }
             };

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use holdfast_accounts::RowKey;
 use holdfast_consensus::{FatalSink, Group, Leadership};
-use holdfast_markers::reached;
+use holdfast_markers::{planted, reached};
 use holdfast_storage::engine::Engine;
 use holdfast_types::{Clock, ClusterId, ConsistencyToken, Millis, NodeId, Placement, RealmNumber, ShardId};
-use holdfast_wire::status::{Problem, Reason};
+use holdfast_wire::status::{OutcomeView, Problem, Reason};
 use tokio::time::Instant;
 
 use crate::admission::{Admission, Permit, Work};
@@ -82,12 +82,31 @@ impl Core {
     /// Lets a public call in, if the node serves and has room for it.
     pub(crate) fn admit(&self, work: Work, bytes: usize) -> Result<Permit, Failure> {
         self.serving()?;
+        if planted!("memory-of-calls-kept") {
+            std::mem::forget(vec![1_u8; 256 * 1024]);
+        }
+        if planted!("calls-leave-tasks-behind") {
+            drop(tokio::spawn(std::future::pending::<()>()));
+        }
         self.admission.admit(work, bytes).map_err(|_| {
             Failure::new(
                 Reason::Overloaded,
                 "this node has as much under way as it takes on; back off and retry",
             )
         })
+    }
+
+    /// What may be said of a call that has just ended: once the node has failed, nothing, whatever it came to.
+    pub(crate) fn unless_failed<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
+        if self.fatal.has_failed() && !planted!("doors-left-open-after-failure") {
+            reached!("core.silent-after-failure");
+            let why =
+                "this node stops after a failure, and does not vouch for anything any more; ask another";
+            return Err(Problem::new(Reason::NodeNotServing, why)
+                .outcome(OutcomeView::Unknown)
+                .into());
+        }
+        result
     }
 
     /// Says no while the node drains or stops. A node that starts up lets calls in: they wait for its recovery.

@@ -45,9 +45,10 @@ impl ForwardService for Forward {
             deadline: Deadline::after(std::time::Duration::from_millis(message.deadline_ms.into())),
         };
         let work = carry_out(&self.0, &message.method, message.request, &call);
-        let response = holdfast_consensus::traced(call.trace.to_header(), work)
+        let ended = holdfast_consensus::traced(call.trace.to_header(), work)
             .instrument(span)
-            .await?;
+            .await;
+        let response = self.0.unless_failed(ended)?;
         Ok(Response::new(ForwardReply { response }))
     }
 

@@ -14,9 +14,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use holdfast_consensus::{
-    self as consensus, ConsensusConfig, FatalSink, Group, InitializeError, LogWriter, PeerAddresses,
+    self as consensus, ConsensusConfig, FailStop, FatalSink, Group, InitializeError, LogWriter, PeerAddresses,
 };
-use holdfast_markers::{crash_point, reached};
+use holdfast_markers::{crash_point, planted, reached};
 use holdfast_storage::engine::Engine;
 use holdfast_types::{Clock, NodeId};
 use holdfast_wire::internal::forward_service_server::ForwardServiceServer;
@@ -147,6 +147,7 @@ pub async fn start(
     let addresses = listeners.addresses();
 
     let fatal = FatalSink::new();
+    let engine: Arc<dyn Engine> = Arc::new(FailStop::new(engine, fatal.clone()));
     let writer = LogWriter::start(engine.clone(), fatal.clone());
     let group = Group::start(
         consensus_config(&config, tls.as_ref()),
@@ -384,7 +385,9 @@ async fn stop_when_fatal(core: Arc<Core>) {
         () = core.lifecycle.reached(Phase::Stopped) => {}
         reason = core.fatal.wait() => {
             tracing::error!(reason, "the node stops serving");
-            core.lifecycle.advance(Phase::Stopped);
+            if !planted!("doors-left-open-after-failure") {
+                core.lifecycle.advance(Phase::Stopped);
+            }
         }
     }
 }

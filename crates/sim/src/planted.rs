@@ -118,7 +118,35 @@ pub const PLANTED: &[Planted] = &[
         what: "an installed snapshot's membership is not stored",
         caught_by: "replicas (memberships differ), liveness (a node waits for a cluster it does not know)",
         needs: "an absence long enough for a snapshot, and a restart of that node after it",
+        within: 300,
+    },
+    Planted {
+        name: "damage-taken-for-absence",
+        what: "a read that fails because what is stored is damaged is taken for a row that is not there",
+        caught_by: "fail-stop (the disk said that it is damaged, and the node goes on)",
+        needs: "a bit flipped in an account that is read or written again",
         within: 100,
+    },
+    Planted {
+        name: "doors-left-open-after-failure",
+        what: "a node that has to stop goes on serving until somebody ends its process",
+        caught_by: "fail-stop (an answer after the disk's failure)",
+        needs: "a failing disk, and a reader who is content with stale answers",
+        within: 100,
+    },
+    Planted {
+        name: "memory-of-calls-kept",
+        what: "each call leaves a quarter of a mebibyte behind",
+        caught_by: "bounds (memory)",
+        needs: "calls; no fault",
+        within: 5,
+    },
+    Planted {
+        name: "calls-leave-tasks-behind",
+        what: "each call leaves a task behind that never ends",
+        caught_by: "bounds (tasks)",
+        needs: "calls; no fault",
+        within: 5,
     },
     Planted {
         name: "half-an-install-accepted",
@@ -126,7 +154,7 @@ pub const PLANTED: &[Planted] = &[
         caught_by: "replicas, durability, uniqueness",
         needs: "a snapshot being installed, and power cut at `install.cleared`, `install.partly-ingested` or \
                 `install.ingested`",
-        within: 200,
+        within: 300,
     },
     Planted {
         name: "expiry-by-local-clock",
@@ -161,7 +189,7 @@ pub const PLANTED: &[Planted] = &[
         what: "a leader stamps with a wall clock that has jumped since it was last compared with others",
         caught_by: "liveness (every request id is older than the window), uniqueness (quarantines end early)",
         needs: "a leader's clock that jumps ahead by more than the window",
-        within: 100,
+        within: 400,
     },
 ];
 

@@ -105,6 +105,11 @@ pub(crate) fn run(serve: &Serve, format: Format) -> Result<(), Failure> {
     ended
 }
 
+/// A node that had to stop by itself.
+fn fatal(node_id: u64, reason: &str) -> Failure {
+    Failure::new(Exit::Fatal, format!("node {node_id} stopped: {reason}"))
+}
+
 /// A directory that cannot be made is a mistake in the configuration, not a reason to fear for data.
 fn make_data_dir(path: &Path) -> Result<(), Failure> {
     std::fs::create_dir_all(path).map_err(|error| {
@@ -292,15 +297,14 @@ async fn serve_until_told(config: Config) -> Result<(), Failure> {
         .map_err(|error| not_started(&error))?;
     tokio::select! {
         biased;
-        reason = node.wait_fatal() => {
-            // Nothing may be acknowledged any more, so there is nothing to end in an orderly way.
-            Err(Failure::new(Exit::Fatal, format!("node {node_id} stopped: {reason}")))
-        }
+        // Nothing may be acknowledged any more, so there is nothing to end in an orderly way.
+        reason = node.wait_fatal() => Err(fatal(node_id, &reason)),
         signal = signals.next() => {
             STOPPING.store(true, Ordering::Relaxed);
             tracing::info!(signal, "stopping: handing leadership over, then finishing what is under way");
             tokio::select! {
                 biased;
+                reason = node.wait_fatal() => Err(fatal(node_id, &reason)),
                 () = node.shutdown() => Ok(()),
                 signal = signals.next() => {
                     let why = format!("a second {signal} came while stopping; stopped at once");

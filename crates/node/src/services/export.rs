@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::Stream;
+use holdfast_markers::crash_point;
 use holdfast_storage::schema;
 use holdfast_types::{AccountState, Realm};
 use holdfast_wire::convert::accounts as messages;
@@ -97,6 +98,7 @@ async fn send_all(
         consistency_token: core.token(realm.number, fresh.index),
     };
     send(sender, deadline, Payload::Header(header)).await?;
+    crash_point!("export.begun").await;
     let mut batch = v1::ExportBatch::default();
     let mut bytes = 0;
     for (at, row) in schema::account::accounts_after(&*fresh.view, realm, None).enumerate() {

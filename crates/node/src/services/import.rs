@@ -16,7 +16,7 @@ use std::time::Duration;
 use futures::future::BoxFuture;
 use futures::stream::FuturesOrdered;
 use futures::{FutureExt, Stream, StreamExt};
-use holdfast_markers::reached;
+use holdfast_markers::{crash_point, reached};
 use holdfast_types::{FieldViolation, Millis, Rejection};
 use holdfast_wire::convert::import;
 use holdfast_wire::internal::{ImportCheckpoint, ImportState, ImportStep};
@@ -280,6 +280,7 @@ impl Import {
             // The last result tells that all of them are stored.
             self.finish().await?;
         }
+        crash_point!("import.settled-not-reported").await;
         self.answer(Answer::Batch(v1::ImportResultBatch { results }))
             .await?;
         failed.map_or(Ok(()), Err)

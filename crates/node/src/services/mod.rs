@@ -58,7 +58,8 @@ impl Service {
                 Some(kind) => Some(self.core.admit(kind, message.encoded_len())?),
                 None => None,
             };
-            work(message, call, permit).await
+            let ended = work(message, call, permit).await;
+            self.core.unless_failed(ended)
         };
         // Boxed: each layer around it would hold a copy.
         let header = trace.to_header();
