@@ -39,6 +39,7 @@ cargo xtask COMMAND
                      the smallest run found that still fails
   sim --planted [BUG ...]
                      plant bugs on purpose: do the judges notice, and after how many seeds?
+  sim help           what else it can do: show, pairs, regressions, ledger
   bench [FILTER]     the processor's share of a write, part by part (criterion)
   bench peers [--quick] [--check] [--rounds N] [--only STORE] [--accounts N]
                      Holdfast, etcd and PostgreSQL in turns under the same load (`bench peers --help`)

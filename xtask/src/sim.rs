@@ -12,7 +12,7 @@ use crate::{Failure, workspace};
 /// How many planted bugs one run of CI looks at; another commit takes others.
 const ROTATING_BUGS: usize = 3;
 /// How many seeds CI runs twice, to compare every byte.
-const PAIRS: u64 = 2;
+const PAIRS: u64 = 4;
 
 /// Cargo, set up for simulated builds. A different target directory, since another `RUSTFLAGS` would rebuild
 /// everything each time one switches.
@@ -25,48 +25,40 @@ pub(crate) fn cargo() -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Runs the command.
+/// Runs the command: `[SUBCOMMAND] [options]`, where the options alone say what is meant.
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
-    let has = |flag: &str| args.iter().any(|arg| arg == flag);
-    let without = |flag: &str| {
-        args.iter()
-            .filter(|arg| *arg != flag)
-            .cloned()
-            .collect::<Vec<_>>()
+    let (named, rest) = match args.first() {
+        Some(first) if !first.starts_with("--") => (Some(first.as_str()), &args[1..]),
+        _ => (None, args),
     };
-    let names_a_bug = args
+    let has = |flag: &str| rest.iter().any(|arg| arg == flag);
+    let without = |flag: &str| {
+        let others = rest.iter().filter(|arg| *arg != flag);
+        others.cloned().collect::<Vec<_>>()
+    };
+    let one_run = ["--seed", "--scenario", "--configuration"].into_iter().any(has);
+    let bug = rest
         .windows(2)
-        .any(|pair| pair[0] == "--planted" && has_run(args) && !pair[1].starts_with("--"));
-    if has("--planted") && !names_a_bug {
-        // `--planted [BUG ...]`: the hunt.
-        return program(true)?.call("planted", &without("--planted"));
+        .any(|pair| pair[0] == "--planted" && !pair[1].starts_with("--"));
+    // `--planted [BUG ...]` alone is the hunt; `--seed N --planted BUG` is a run with a bug.
+    let (command, mut passed_on) = match named {
+        Some(named) => (named, rest.to_vec()),
+        None if has("--help") => ("help", Vec::new()),
+        None if has("--shrink") => ("shrink", without("--shrink")),
+        None if one_run => ("run", rest.to_vec()),
+        None if has("--planted") => ("planted", without("--planted")),
+        None => ("swarm", rest.to_vec()),
+    };
+    if has("--ledger") {
+        passed_on.extend(["--commit".to_owned(), clean_commit()?]);
     }
-    let program = program(names_a_bug)?;
-    if has("--shrink") {
-        return program.call("shrink", &without("--shrink"));
+    if ["run", "swarm", "regressions"].contains(&command) && !has("--reports") {
+        passed_on.extend(["--reports".to_owned(), reports()?.display().to_string()]);
     }
-    let mut passed_on = args.to_vec();
-    if has_run(args) {
-        return program.call("run", &passed_on);
-    }
-    if args.first().is_some_and(|first| !first.starts_with("--")) {
-        let command = passed_on.remove(0);
-        return program.call(&command, &passed_on);
-    }
-    passed_on.extend(["--reports".to_owned(), reports()?.display().to_string()]);
-    if !has("--first") {
+    if command == "swarm" && !has("--first") {
         passed_on.extend(["--first".to_owned(), first_fresh_seed()?.to_string()]);
     }
-    if has("--ledger") {
-        passed_on.extend(["--commit".to_owned(), commit()?]);
-    }
-    program.call("swarm", &passed_on)
-}
-
-/// Whether the arguments name one run.
-fn has_run(args: &[String]) -> bool {
-    args.iter()
-        .any(|arg| ["--seed", "--scenario", "--configuration"].contains(&arg.as_str()))
+    program(command == "planted" || bug)?.call(command, &passed_on)
 }
 
 /// What CI runs: stored runs that once failed, pairs, planted bugs, and fresh seeds for about `time`. Returns how many
@@ -74,7 +66,8 @@ fn has_run(args: &[String]) -> bool {
 pub(crate) fn continuous_integration(time: Duration) -> Result<u64, Failure> {
     let first = first_fresh_seed()?;
     let program = program(false)?;
-    program.call("regressions", &[])?;
+    let reports = ["--reports".to_owned(), reports()?.display().to_string()];
+    program.call("regressions", &reports)?;
     let seeds = |count: u64| -> Vec<String> {
         ["--first", &first.to_string(), "--count", &count.to_string()]
             .map(str::to_owned)
@@ -82,14 +75,10 @@ pub(crate) fn continuous_integration(time: Duration) -> Result<u64, Failure> {
     };
     program.call("pairs", &seeds(PAIRS))?;
     let minutes = (time.as_secs_f64() / 60.0).to_string();
-    let fresh = [
-        "--first".to_owned(),
-        first.to_string(),
-        "--minutes".to_owned(),
-        minutes,
-        "--reports".to_owned(),
-        reports()?.display().to_string(),
-    ];
+    let mut fresh = ["--first", &first.to_string(), "--minutes", &minutes]
+        .map(str::to_owned)
+        .to_vec();
+    fresh.extend(reports);
     program.call("swarm", &fresh)?;
     let bugs = planted_bugs()?;
     let from = usize::try_from(first).unwrap_or(0);
@@ -122,12 +111,42 @@ fn first_fresh_seed() -> Result<u64, Failure> {
 }
 
 fn commit() -> Result<String, Failure> {
+    git(&["rev-parse", "HEAD"])
+}
+
+/// The commit, if it is what is built: runs of anything else would be added up under its name.
+fn clean_commit() -> Result<String, Failure> {
+    let changed = git(&[
+        "status",
+        "--porcelain",
+        "--",
+        "crates",
+        "proto",
+        "Cargo.toml",
+        "Cargo.lock",
+    ])?;
+    if changed.is_empty() {
+        return commit();
+    }
+    Err(format!(
+        "a ledger adds up runs of one commit, and this tree is none: commit or stash first\n{changed}"
+    ))
+}
+
+fn git(args: &[&str]) -> Result<String, Failure> {
     let output = Command::new("git")
-        .args(["rev-parse", "HEAD"])
+        .args(args)
         .current_dir(workspace::root())
         .output()
         .map_err(|why| format!("cannot run git: {why}"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    if !output.status.success() {
+        return Err(format!(
+            "git {}: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        ));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end().to_owned())
 }
 
 fn reports() -> Result<PathBuf, Failure> {

@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use holdfast_client::{Client, ClientConfig};
@@ -23,6 +23,7 @@ use tokio::sync::{Notify, mpsc};
 use tonic::network;
 
 use crate::config::{Configuration, Disk, Misnamed};
+use crate::fail_stop::FailStop;
 use crate::faults::{Armed, Links, weather};
 use crate::trace;
 
@@ -42,6 +43,8 @@ const STRANGER: NodeId = 99;
 const CAPACITY: u64 = 1 << 30;
 /// The operators' machine among those that are no node's.
 const OFFICE: u8 = 255;
+/// How long a process that has to end still runs: an answer that it gives in this time is one too many.
+const AGONY: Duration = Duration::from_millis(100);
 /// How long a supervisor waits before it starts a process again that ended by itself.
 const SUPERVISOR_PAUSE: Duration = Duration::from_millis(1_500);
 
@@ -55,9 +58,15 @@ pub struct Cluster {
     office: MachineHandle,
     links: Links,
     armed: Armed,
+    fail_stop: Arc<FailStop>,
+    /// Who hears of every crash point that a node passes.
+    steps: OnceLock<Steps>,
     change: Mutex<Change>,
     ended: mpsc::UnboundedSender<NodeId>,
 }
+
+/// Who hears which node passes which crash point.
+type Steps = Box<dyn Fn(&Cluster, NodeId, &str) + Send + Sync>;
 
 /// What operators have begun and not finished, and what they have to see to.
 #[derive(Debug, Default)]
@@ -117,6 +126,7 @@ struct Inside {
     disks: Mutex<Vec<FaultyDisk>>,
     clock: Arc<SkewedClock>,
     ended: mpsc::UnboundedSender<NodeId>,
+    fail_stop: Arc<FailStop>,
     stop: Notify,
     state: Mutex<MachineState>,
 }
@@ -152,6 +162,8 @@ impl Cluster {
             office: outsider(handle, "operators", OFFICE),
             links: Links::default(),
             armed: Armed::default(),
+            fail_stop: Arc::default(),
+            steps: OnceLock::new(),
             change: Mutex::default(),
             ended,
         });
@@ -172,6 +184,7 @@ impl Cluster {
             disks: Mutex::new(vec![self.new_disk(id, 0)]),
             clock: Arc::new(SkewedClock::default()),
             ended: self.ended.clone(),
+            fail_stop: Arc::clone(&self.fail_stop),
             stop: Notify::new(),
             state: Mutex::new(MachineState {
                 config,
@@ -184,6 +197,7 @@ impl Cluster {
                 misnamed: None,
             }),
         });
+        inside.watch_disk();
         let process = Arc::clone(&inside);
         let place = self
             .handle
@@ -210,6 +224,8 @@ impl Cluster {
         let mut disks = lock(&machine.inside.disks);
         let empty = self.new_disk(id, disks.len() as u64);
         disks.push(empty);
+        drop(disks);
+        machine.inside.watch_disk();
         trace::event("wipe", &format!("node={id}"));
     }
 
@@ -276,6 +292,29 @@ impl Cluster {
     /// Which crash points cut the power of whoever passes them.
     pub(crate) fn armed(&self) -> &Armed {
         &self.armed
+    }
+
+    /// The judge of nodes that failed.
+    pub(crate) fn fail_stop(&self) -> &Arc<FailStop> {
+        &self.fail_stop
+    }
+
+    /// Somebody hears of every crash point that a node passes from now on. There can be one.
+    pub(crate) fn watch_steps(&self, steps: impl Fn(&Cluster, NodeId, &str) + Send + Sync + 'static) {
+        let _ = self.steps.set(Box::new(steps));
+    }
+
+    /// A node passes a crash point.
+    pub(crate) fn passed(&self, id: NodeId, point: &str) {
+        self.fail_stop.passed(self, id, point);
+        if let Some(steps) = self.steps.get() {
+            steps(self, id, point);
+        }
+    }
+
+    /// Whether somebody paused it.
+    pub(crate) fn is_still(&self, id: NodeId) -> bool {
+        self.machine(id).inside.state().held_still > 0
     }
 
     /// What operators are at.
@@ -346,6 +385,7 @@ impl Cluster {
             (paused, state.running.is_some())
         };
         if paused {
+            self.fail_stop.resumed(id);
             network::thaw(self.place(id));
             self.handle.resume(self.place(id));
         }
@@ -549,6 +589,7 @@ impl Cluster {
             state.held_still == 0
         };
         if go {
+            self.fail_stop.resumed(id);
             network::thaw(machine.place.id());
             self.handle.resume(machine.place.id());
             trace::event("resume", &format!("node={id}"));
@@ -615,6 +656,17 @@ impl Inside {
         lock(&self.state)
     }
 
+    /// The judge of failed nodes hears what the disk tells whoever runs on it.
+    fn watch_disk(self: &Arc<Self>) {
+        let inside = Arc::downgrade(self);
+        self.disk().witness(move |error| {
+            if let Some(inside) = inside.upgrade() {
+                let incarnation = inside.state().incarnation;
+                inside.fail_stop.disk_failed(inside.id, incarnation, error);
+            }
+        });
+    }
+
     fn disk(&self) -> FaultyDisk {
         let disks = lock(&self.disks);
         disks
@@ -652,11 +704,12 @@ impl Inside {
                 self.state().running = Some(Arc::clone(&node));
                 tokio::select! {
                     biased;
-                    message = node.wait_fatal() => self.died(incarnation, "fatal", message),
-                    () = self.stop.notified() => {
-                        node.shutdown().await;
-                        trace::event("stopped", &format!("node={id}"));
-                    }
+                    message = node.wait_fatal() => self.dies(incarnation, message).await,
+                    () = self.stop.notified() => tokio::select! {
+                        biased;
+                        message = node.wait_fatal() => self.dies(incarnation, message).await,
+                        () = node.shutdown() => trace::event("stopped", &format!("node={id}")),
+                    },
                 }
                 self.state().running = None;
             }
@@ -669,9 +722,17 @@ impl Inside {
         let _ = self.ended.send(id);
     }
 
+    /// A process that has to end does not do so in an instant.
+    async fn dies(&self, incarnation: u64, message: String) {
+        self.died(incarnation, "fatal", message);
+        self.state().running = None;
+        tokio::time::sleep(AGONY).await;
+    }
+
     fn died(&self, incarnation: u64, what: &str, message: String) {
         trace::event(what, &format!("node={} message={message}", self.id));
         self.state().fatal.push((incarnation, message));
+        self.fail_stop.ended(self.id, incarnation, self.disk().last());
     }
 }
 

@@ -6,10 +6,16 @@ use std::time::Duration;
 
 use tracing::Level;
 
+use crate::runner::child::{self, How, What};
 use crate::runner::ledger::Ledger;
 use crate::runner::regressions::{self, Stored};
 use crate::runner::{Failure, Totals, coverage, pairs, planted, shrink, swarm};
-use crate::{config, draw, one_run};
+use crate::{config, draw, faults, one_run};
+
+/// Operations a simulated second of the safety phases that a swarm must come to; with fewer, hardly anything is tested.
+const OPERATIONS_MIN: f64 = 30.0;
+/// Of fewer runs nothing can be said: in one of them everybody may be waiting for somebody most of the time.
+const RUNS_MIN: u64 = 20;
 
 const USAGE: &str = "\
 holdfast-sim [swarm] [--minutes M] [--count N] [--first SEED] [--jobs J] [--reports DIR] [--ledger FILE --commit ID]
@@ -26,7 +32,8 @@ holdfast-sim planted [BUG ...] [--first SEED]
                                     plant each bug in turn; the table of seeds to catch
 holdfast-sim pairs --first SEED --count N
                                     each seed twice, in different surroundings: equal to the byte?
-holdfast-sim regressions            all stored runs; each must pass
+holdfast-sim regressions [--reports DIR]
+                                    all stored runs; each must pass
 holdfast-sim ledger FILE            what a ledger adds up to";
 
 /// Runs what the arguments ask for.
@@ -44,7 +51,7 @@ pub fn main() -> ExitCode {
         "shrink" => run_shrink(&options),
         "planted" => run_planted(&options),
         "pairs" => run_pairs(&options),
-        "regressions" => run_regressions(),
+        "regressions" => run_regressions(&options),
         "ledger" => show_ledger(&options),
         "help" => {
             println!("{USAGE}");
@@ -142,12 +149,28 @@ impl Options {
 }
 
 fn run(options: &Options) -> Result<bool, Failure> {
+    create(options.reports.as_deref())?;
+    let configuration = options.stored()?;
+    let what = match (&options.configuration, options.seed) {
+        (Some(path), _) => What::Stored(path),
+        (None, seed) => What::Seed(seed.unwrap_or(configuration.seed)),
+    };
+    let replay = what.replay(configuration.planted.as_deref());
     one_run::main(
-        options.stored()?,
+        configuration,
+        replay,
         options.logs.unwrap_or(Level::WARN),
         options.quiet,
         options.reports.as_deref(),
     )
+}
+
+/// The directory for reports must be there before a run needs it.
+fn create(reports: Option<&Path>) -> Result<(), Failure> {
+    reports.map_or(Ok(()), |directory| {
+        std::fs::create_dir_all(directory)
+            .map_err(|why| format!("cannot create {}: {why}", directory.display()))
+    })
 }
 
 fn show(options: &Options) -> Result<bool, Failure> {
@@ -163,20 +186,19 @@ fn show(options: &Options) -> Result<bool, Failure> {
 }
 
 fn run_swarm(options: &Options) -> Result<bool, Failure> {
-    let mut ledger = match (&options.ledger, &options.commit) {
+    let ledger = match (&options.ledger, &options.commit) {
         (Some(path), Some(commit)) => Some((path, Ledger::open(path, commit, options.first.unwrap_or(1))?)),
         (Some(_), None) => return Err("a ledger is of one commit: name it with --commit".to_owned()),
         (None, _) => None,
     };
-    if let Some(directory) = &options.reports {
-        std::fs::create_dir_all(directory)
-            .map_err(|why| format!("cannot create {}: {why}", directory.display()))?;
-    }
+    create(options.reports.as_deref())?;
     let defaults = swarm::Plan::default();
+    let first = ledger.as_ref().map(|(_, ledger)| ledger.next_seed);
     let plan = swarm::Plan {
-        first: ledger
+        first: first.or(options.first).unwrap_or(1),
+        done: ledger
             .as_ref()
-            .map_or(options.first.unwrap_or(1), |(_, ledger)| ledger.next_seed),
+            .map_or_else(Default::default, |(_, ledger)| ledger.done.clone()),
         count: options.count,
         time: match (options.minutes, options.count) {
             (Some(minutes), _) => Some(Duration::from_secs_f64(minutes * 60.0)),
@@ -188,26 +210,33 @@ fn run_swarm(options: &Options) -> Result<bool, Failure> {
         reports: options.reports.clone(),
         ..defaults
     };
-    let swarm = swarm::run(&plan)?;
+    let swarm = swarm::run_and_keep(&plan, |so_far| match &ledger {
+        Some((path, ledger)) => ledger.with(so_far).save(path),
+        None => Ok(()),
+    })?;
     println!("\nseeds {} to {}", plan.first, swarm.next - 1);
     print!("{}", swarm.totals);
     let mut all: Totals = swarm.totals.clone();
-    if let Some((path, ledger)) = &mut ledger {
-        ledger.next_seed = swarm.next;
-        ledger.sittings.push(swarm.totals.clone());
+    if let Some((path, ledger)) = &ledger {
+        let ledger = ledger.with(&swarm);
         ledger.save(path)?;
         all = ledger.totals();
         println!("\nin the ledger, {} sittings:", ledger.sittings.len());
         print!("{all}");
     }
     println!();
-    for line in coverage::missing(&all)? {
+    for line in coverage::missing(&all, &faults::varieties())? {
         println!("{line}");
     }
     for run in &swarm.failures {
         swarm::announce(run);
     }
-    Ok(swarm.failures.is_empty())
+    let too_few = swarm.totals.operations_per_second() < OPERATIONS_MIN;
+    let busy = !(too_few && swarm.totals.runs >= RUNS_MIN);
+    if !busy {
+        println!("FAILED: clients begin fewer than {OPERATIONS_MIN} operations a simulated second");
+    }
+    Ok(swarm.failures.is_empty() && busy)
 }
 
 fn run_shrink(options: &Options) -> Result<bool, Failure> {
@@ -239,20 +268,19 @@ fn run_pairs(options: &Options) -> Result<bool, Failure> {
     Ok(true)
 }
 
-fn run_regressions() -> Result<bool, Failure> {
+fn run_regressions(options: &Options) -> Result<bool, Failure> {
+    create(options.reports.as_deref())?;
     let mut passed = true;
     for path in regressions::all()? {
-        let stored = crate::runner::child::What::Stored(&path);
-        let summary = crate::runner::child::run(&stored, &crate::runner::child::How::default())?;
-        let name = path
-            .file_stem()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        println!("{name}: {summary}");
-        for violation in &summary.violations {
+        let how = How {
+            reports: options.reports.as_deref(),
+            ..How::default()
+        };
+        let summary = child::run(&What::Stored(&path), &how)?;
+        println!("{}: {summary}", regressions::name_of(&path).unwrap_or_default());
+        if !summary.violations.is_empty() {
             passed = false;
-            println!("       {}: {}", violation.judge, violation.message);
+            swarm::announce(&summary);
         }
     }
     Ok(passed)
@@ -268,7 +296,7 @@ fn show_ledger(options: &Options) -> Result<bool, Failure> {
     let totals = ledger.totals();
     println!("commit {}, {} sittings", ledger.commit, ledger.sittings.len());
     print!("{totals}");
-    for line in coverage::missing(&totals)? {
+    for line in coverage::missing(&totals, &faults::varieties())? {
         println!("{line}");
     }
     Ok(true)

@@ -87,6 +87,9 @@ pub struct Workload {
     pub identifiers: u32,
     /// How long a client waits for an answer, milliseconds.
     pub deadline_ms: u64,
+    /// After so many calls the clients stop, however long the safety phase is; none: they go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_max: Option<u64>,
     /// What is done how often, relative to the others; zero or absent: never.
     pub weights: std::collections::BTreeMap<Action, u32>,
 }
@@ -205,6 +208,29 @@ pub enum Fault {
     LoseAnswers {
         /// Whose answers.
         target: Target,
+    },
+    /// Network: requests of clients do not reach a node, though it hears and answers everybody else.
+    LoseRequests {
+        /// Which.
+        target: Target,
+    },
+    /// Network: one directed link is slow and lossy.
+    PoorLink {
+        /// From here.
+        from: Node,
+        /// To there.
+        to: Node,
+        /// How much longer each message takes, milliseconds.
+        latency_ms: u64,
+        /// The share of messages that are lost besides and sent again.
+        loss: f64,
+    },
+    /// Network: all connections of whoever passes a named point of the code break, the n-th time any node passes it.
+    ResetAt {
+        /// A crash point's name.
+        point: String,
+        /// How often it is passed before, from the beginning of the fault.
+        passes: u64,
     },
     /// Network: all streams of a node break at once, and once more every so often.
     ResetStreams {
@@ -396,6 +422,28 @@ pub enum Part {
     Vote,
     /// An account.
     State,
+    /// Who holds an identifier.
+    Claim,
+    /// What a request came to.
+    Request,
+    /// An entry of the change log.
+    Change,
+    /// What was applied last, the membership, the realms.
+    Meta,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Part; 8] = [
+        Part::Mark,
+        Part::Log,
+        Part::Vote,
+        Part::State,
+        Part::Claim,
+        Part::Request,
+        Part::Change,
+        Part::Meta,
+    ];
 }
 
 /// What stays wrong after the safety phase.
@@ -410,47 +458,6 @@ pub enum Ending {
     OneWayLink,
 }
 
-/// The names of all kinds of fault, as [`Fault::kind`] gives them.
-pub const FAULT_KINDS: &[&str] = &[
-    "partition",
-    "isolate",
-    "bridge",
-    "random-clogs",
-    "slow",
-    "lossy",
-    "duplicates",
-    "lose-answers",
-    "reset-streams",
-    "kill",
-    "cut-power",
-    "cut-power-at",
-    "stop",
-    "restart-storm",
-    "pause",
-    "blackout",
-    "long-absence",
-    "slow-syncs",
-    "stalled-syncs",
-    "failed-sync",
-    "read-errors",
-    "bit-flip",
-    "bit-rot",
-    "full",
-    "disk-fails-at",
-    "wipe",
-    "clock-offset",
-    "clock-drift",
-    "add-node",
-    "remove-node",
-    "replace-node",
-    "transfer-leadership",
-    "drain",
-    "trigger-snapshot",
-    "reconfigure",
-    "misname",
-    "stranger",
-];
-
 impl Fault {
     /// The kind, by the name that reports and stored configurations use.
     pub fn kind(&self) -> &'static str {
@@ -463,6 +470,9 @@ impl Fault {
             Fault::Lossy { .. } => "lossy",
             Fault::Duplicates { .. } => "duplicates",
             Fault::LoseAnswers { .. } => "lose-answers",
+            Fault::LoseRequests { .. } => "lose-requests",
+            Fault::PoorLink { .. } => "poor-link",
+            Fault::ResetAt { .. } => "reset-at",
             Fault::ResetStreams { .. } => "reset-streams",
             Fault::Kill { .. } => "kill",
             Fault::CutPower { .. } => "cut-power",
@@ -492,6 +502,19 @@ impl Fault {
             Fault::Reconfigure { .. } => "reconfigure",
             Fault::Misname { .. } => "misname",
             Fault::Stranger => "stranger",
+        }
+    }
+}
+
+impl Fault {
+    /// The kind, and where it makes a difference which one: what reports count.
+    pub fn variety(&self) -> String {
+        let kind = self.kind();
+        match self {
+            Fault::CutPowerAt { point, .. } | Fault::ResetAt { point, .. } => format!("{kind} {point}"),
+            Fault::DiskFailsAt { point, how, .. } => format!("{kind} {point} {how:?}").to_lowercase(),
+            Fault::BitFlip { part, .. } => format!("{kind} {part:?}").to_lowercase(),
+            _ => kind.to_owned(),
         }
     }
 }

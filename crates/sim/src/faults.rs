@@ -16,7 +16,7 @@ mod network;
 mod operators;
 mod process;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,8 +29,8 @@ use crate::cluster::Cluster;
 use crate::config::{Configuration, Ending, Fault, Scheduled, Target};
 use crate::trace;
 
-pub(crate) use crash_points::Armed;
-pub use draw::draw;
+pub(crate) use crash_points::{Armed, listen};
+pub use draw::{draw, varieties};
 pub(crate) use network::{Links, weather};
 
 /// What a fault that is being carried out can reach.
@@ -50,7 +50,6 @@ pub async fn run(cluster: Arc<Cluster>, configuration: &Configuration) -> BTreeM
         seed: configuration.seed,
         counts: Mutex::default(),
     });
-    crash_points::listen(&run.cluster);
     let tasks: Vec<_> = configuration
         .faults
         .iter()
@@ -72,9 +71,9 @@ pub async fn run(cluster: Arc<Cluster>, configuration: &Configuration) -> BTreeM
     counts.clone()
 }
 
-/// Mends everything that is still wrong, except for what the run is to end with, and has what is beyond mending
-/// replaced. When it returns, the members that are left can converge.
-pub async fn heal(cluster: &Arc<Cluster>, configuration: &Configuration) {
+/// Mends everything that is still wrong, and has what is beyond mending replaced; then what the run is to end with goes
+/// wrong for good. When it returns, the members that [`Left`] names can converge.
+pub async fn heal(cluster: &Arc<Cluster>, configuration: &Configuration) -> Left {
     trace::event("heal", &format!("ending={:?}", configuration.ending));
     crash_points::disarm(cluster);
     cluster.links().mend_all();
@@ -85,22 +84,39 @@ pub async fn heal(cluster: &Arc<Cluster>, configuration: &Configuration) {
         cluster.free(id);
     }
     operators::heal(cluster).await;
-    match configuration.ending {
-        Ending::Healed => {}
+    let voters = cluster.voters();
+    let behind = match configuration.ending {
+        Ending::Healed => Vec::new(),
         Ending::MinorityDown => {
-            let voters = cluster.voters();
-            for id in voters.iter().rev().take(voters.len().saturating_sub(1) / 2) {
+            let down: BTreeSet<_> = voters
+                .iter()
+                .rev()
+                .take(voters.len().saturating_sub(1) / 2)
+                .copied()
+                .collect();
+            for id in &down {
                 cluster.hold_down(*id);
                 cluster.kill(*id);
             }
+            vec![down]
         }
-        Ending::OneWayLink => {
-            let voters = cluster.voters();
-            if let [.., one, other] = voters[..] {
+        Ending::OneWayLink => match voters[..] {
+            [.., one, other] => {
                 cluster.links().cut(cluster.place(one), cluster.place(other));
+                // If one of them leads, the other cannot follow; nobody else has a reason to lead.
+                vec![BTreeSet::from([one]), BTreeSet::from([other])]
             }
-        }
-    }
+            _ => Vec::new(),
+        },
+    };
+    Left { behind }
+}
+
+/// What is still wrong after [`heal`].
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Left {
+    /// Members that may stay behind the others until all is mended: one of these sets. Empty: nobody may.
+    pub behind: Vec<BTreeSet<NodeId>>,
 }
 
 /// Ends what the run ended with, so that everybody is there for the last questions.
@@ -133,6 +149,17 @@ impl Run {
             Fault::Lossy { loss } => network::lossy(*loss, lasting).await,
             Fault::Duplicates { share } => network::duplicates(*share, lasting).await,
             Fault::LoseAnswers { target } => network::lose_answers(self, *target, lasting).await,
+            Fault::LoseRequests { target } => network::lose_requests(self, *target, lasting).await,
+            Fault::PoorLink {
+                from,
+                to,
+                latency_ms,
+                loss,
+            } => {
+                let latency = Duration::from_millis(*latency_ms);
+                network::poor_link(self, *from, *to, latency, *loss, lasting).await
+            }
+            Fault::ResetAt { point, passes } => crash_points::reset_at(self, point, *passes, lasting).await,
             Fault::ResetStreams { target, every_ms } => {
                 network::reset_streams(self, *target, *every_ms, lasting).await
             }
@@ -177,7 +204,7 @@ impl Run {
         };
         if happened {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            *counts.entry(kind.to_owned()).or_default() += 1;
+            *counts.entry(scheduled.fault.variety()).or_default() += 1;
         }
         trace::event(
             "fault_over",

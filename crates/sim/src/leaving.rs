@@ -7,6 +7,7 @@ use std::backtrace::Backtrace;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use crate::config::Configuration;
 use crate::history::History;
@@ -14,12 +15,14 @@ use crate::judges::Violation;
 use crate::report;
 use crate::runner::Failure;
 use crate::summary::Summary;
-use crate::trace;
 use crate::workload::Recorder;
+use crate::{overheard, trace};
 
 /// A run, as far as its end needs it.
 pub(crate) struct Leaving {
     pub(crate) configuration: Configuration,
+    /// The command that runs it again.
+    pub(crate) replay: String,
     /// What clients see, while they see it.
     pub(crate) recorder: Recorder,
     /// Without the configuration and the trace.
@@ -58,14 +61,45 @@ impl Leaving {
         println!("{}", summary.to_line().map_err(|why| why.to_string())?);
         let passed = summary.violations.is_empty();
         if let (false, Some(directory)) = (passed, &self.reports) {
-            let path = directory.join(format!("seed-{}.txt", self.configuration.seed));
-            let mut text = report::render(&self.configuration, summary, history, &lines);
+            let path = directory.join(format!("{}.txt", self.name()));
+            let mut text = report::render(&self.configuration, summary, history, &lines, &overheard::take());
             if let Some(backtrace) = panicked {
                 text.push_str(&format!("\n## Where it panicked\n\n{backtrace}"));
             }
             std::fs::write(&path, text).map_err(|why| format!("cannot write {}: {why}", path.display()))?;
+            println!("report: {}", path.display());
         }
         Ok(passed)
+    }
+
+    /// A file's name for what failed.
+    fn name(&self) -> String {
+        let run = &self.configuration;
+        let mut name = match run.scenario.as_str() {
+            "swarm" => format!("seed-{}", run.seed),
+            scenario => format!("{scenario}-{}", run.seed),
+        };
+        if let Some(bug) = &run.planted {
+            name.push('-');
+            name.push_str(bug);
+        }
+        name
+    }
+
+    /// A run that takes longer than this by the real clock says what it was at and ends.
+    pub(crate) fn leave_when_it_hangs(self: &Arc<Self>, patience: Duration) {
+        let run = Arc::clone(self);
+        // Outside the simulation, which may never give its thread back.
+        std::thread::spawn(move || {
+            std::thread::sleep(patience);
+            let message = format!("the run did not end within {} s of real time", patience.as_secs());
+            let summary = run.cut_short(message);
+            let history = run.recorder.history_if_free().unwrap_or_default();
+            if let Err(why) = run.leave_with(&summary, &history, None) {
+                eprintln!("{why}");
+            }
+            std::process::exit(1);
+        });
     }
 
     /// From now on the first panic anywhere ends the process, after its last words.
@@ -100,6 +134,7 @@ impl Leaving {
             seed: self.configuration.seed,
             scenario: self.configuration.scenario.clone(),
             configuration: self.configuration.hash(),
+            replay: self.replay.clone(),
             simulated_ms: trace::now_ms(),
             operations: history.outcomes(),
             reached: reached(),

@@ -28,6 +28,8 @@ pub mod draw;
 #[cfg(madsim)]
 pub mod end_state;
 #[cfg(madsim)]
+pub mod fail_stop;
+#[cfg(madsim)]
 pub mod faults;
 #[cfg(madsim)]
 mod leaving;
@@ -35,6 +37,8 @@ mod leaving;
 pub mod monitor;
 #[cfg(madsim)]
 pub mod one_run;
+#[cfg(madsim)]
+mod overheard;
 #[cfg(madsim)]
 pub mod trace;
 #[cfg(madsim)]

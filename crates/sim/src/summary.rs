@@ -19,8 +19,17 @@ pub struct Summary {
     pub scenario: String,
     /// A hash of the configuration: two runs with the same one are the same run.
     pub configuration: String,
+    /// The command that runs it again.
+    #[serde(default)]
+    pub replay: String,
     /// Simulated time, milliseconds.
     pub simulated_ms: u64,
+    /// How long clients worked while faults happened, simulated milliseconds.
+    #[serde(default)]
+    pub safety_ms: u64,
+    /// Operations that clients began in that time.
+    #[serde(default)]
+    pub safety_operations: u64,
     /// Operations of clients, by outcome: `ok`, `not`, `unknown`.
     pub operations: BTreeMap<String, u64>,
     /// Faults that happened, by kind.
@@ -35,8 +44,16 @@ pub struct Summary {
     pub reached: BTreeMap<String, u64>,
     /// The most tasks alive at once.
     pub most_tasks: u64,
+    /// The most memory that the process had at once, mebibytes; whoever started it looked. Not part of what must be
+    /// the same in every run of a seed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub most_memory_mib: u64,
     /// What must not be. Empty: the run passed.
     pub violations: Vec<Violation>,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Summary {

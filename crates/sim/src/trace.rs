@@ -12,13 +12,14 @@ use tracing_subscriber::util::SubscriberInitExt;
 static LINES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
 /// Simulated nanoseconds since the run began.
-fn now() -> u128 {
-    madsim::time::TimeHandle::try_current().map_or(0, |handle| handle.elapsed().as_nanos())
+pub(crate) fn now() -> u64 {
+    let elapsed = madsim::time::TimeHandle::try_current().map(|handle| handle.elapsed());
+    elapsed.map_or(0, |elapsed| u64::try_from(elapsed.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// Simulated milliseconds since the run began.
 pub(crate) fn now_ms() -> u64 {
-    u64::try_from(now() / 1_000_000).unwrap_or(u64::MAX)
+    now() / 1_000_000
 }
 
 /// Adds a line. `facts` are `key=value` pairs without anything that differs between runs of one seed.

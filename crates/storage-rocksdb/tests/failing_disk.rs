@@ -89,7 +89,10 @@ fn a_start_that_fails() {
 #[test]
 fn syncs_fail_under_libfiu() {
     if Command::new("fiu-run").arg("-h").output().is_err() {
-        println!("skipped: fiu-run is not installed (Debian: fiu-utils)");
+        support::skip(
+            "syncs_fail_under_libfiu",
+            "fiu-run is not installed (Debian: fiu-utils)",
+        );
         return;
     }
     for point in ["posix/io/sync/fdatasync", "posix/io/sync/*", "posix/io/rw/pwrite"] {

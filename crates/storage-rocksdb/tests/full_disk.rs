@@ -17,7 +17,7 @@ use bytes::Bytes;
 use holdfast_storage::engine::{Batch, Engine, EngineError};
 use holdfast_storage_rocksdb::{OpenOptions, RocksEngine};
 use holdfast_types::Family;
-use support::{count_rows, key};
+use support::{count_rows, key, skip};
 
 const MIB: u64 = 1 << 20;
 
@@ -44,7 +44,10 @@ fn a_full_disk() {
         Ok(output) if output.status.code() == Some(101) => {
             panic!("{}", String::from_utf8_lossy(&output.stderr));
         }
-        other => println!("skipped: no small file system to be had here: {other:?}"),
+        other => skip(
+            "a_full_disk",
+            &format!("no small file system to be had here: {other:?}"),
+        ),
     }
 }
 

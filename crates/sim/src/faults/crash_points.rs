@@ -7,6 +7,7 @@ use std::time::Duration;
 use holdfast_types::NodeId;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tonic::network;
 
 use super::{Run, disk};
 use crate::cluster::Cluster;
@@ -30,11 +31,14 @@ pub(crate) struct Waiting {
 enum What {
     PowerCut,
     Disk(DiskFailure),
+    Reset,
 }
 
 /// The points that the swarm chooses from.
 pub(super) const POINTS: &[&str] = &[
     "apply.written-not-answered",
+    "export.begun",
+    "import.settled-not-reported",
     "install.cleared",
     "install.done-not-synced",
     "install.ingested",
@@ -82,18 +86,28 @@ pub(super) const DISK_POINTS: &[(&str, DiskFailure)] = &[
     ("vote.queued-not-synced", DiskFailure::Sync),
 ];
 
+/// The points in the midst of a stream, where all connections of whoever passes break: a snapshot being sent, one being
+/// received, an import, an export.
+pub(super) const RESET_POINTS: &[&str] = &[
+    "export.begun",
+    "import.settled-not-reported",
+    "snapshot.chunk-staged",
+    "snapshot.sending",
+];
+
 /// How long a disk fails to read at most.
 const UNREADABLE: Duration = Duration::from_millis(1_500);
 /// How long a machine without power stays so at least.
 const DARK: Duration = Duration::from_millis(500);
 
 /// Listens at all points, from now on.
-pub(super) fn listen(cluster: &Arc<Cluster>) {
+pub(crate) fn listen(cluster: &Arc<Cluster>) {
     let cluster = Arc::clone(cluster);
     holdfast_markers::simulated::set_crash_hook(Box::new(move |point| {
         let Some(id) = cluster.at(madsim::plugin::node()) else {
             return false;
         };
+        cluster.passed(id, point);
         let whoever = {
             let mut armed = cluster.armed().lock().unwrap_or_else(PoisonError::into_inner);
             let Some(waiting) = armed.get_mut(point) else {
@@ -108,6 +122,13 @@ pub(super) fn listen(cluster: &Arc<Cluster>) {
             }
             waiting.remove(0)
         };
+        if let What::Reset = whoever.what {
+            if whoever.tell.send(id).is_ok() {
+                trace::event("reset", &format!("node={id} point={point}"));
+                network::reset(cluster.place(id));
+            }
+            return false;
+        }
         if let What::Disk(how) = whoever.what {
             // Failing for whoever waits; if nobody does any more, nobody would mend it.
             if whoever.tell.send(id).is_ok() {
@@ -165,6 +186,11 @@ pub(super) async fn disk_fails_at(
     sleep(UNREADABLE).await;
     disk::heal(&run.cluster, id);
     true
+}
+
+/// All connections of whoever passes the point next break, after it was passed so often.
+pub(super) async fn reset_at(run: &Run, point: &str, passes: u64, lasting: Duration) -> bool {
+    passed(run, point, passes, What::Reset, lasting).await.is_some()
 }
 
 /// Waits until a node has passed the point, and it has happened to it.

@@ -65,10 +65,17 @@ pub(super) async fn bit_flip(run: &Run, target: Target, part: Part, lasting: Dur
     run.cluster.cut_power(id);
     let disk = run.cluster.disk(id);
     let flipped = match part {
-        Part::Mark => false,
+        Part::Mark => {
+            disk.flip_bit();
+            true
+        }
         Part::Log => disk.flip_bit_in(Family::RaftLog),
         Part::Vote => disk.flip_bit_in(Family::RaftMeta),
         Part::State => disk.flip_bit_in(Family::Account),
+        Part::Claim => disk.flip_bit_in(Family::Claim),
+        Part::Request => disk.flip_bit_in(Family::Request),
+        Part::Change => disk.flip_bit_in(Family::Change),
+        Part::Meta => disk.flip_bit_in(Family::Meta),
     };
     if !flipped {
         disk.flip_bit();
@@ -77,7 +84,7 @@ pub(super) async fn bit_flip(run: &Run, target: Target, part: Part, lasting: Dur
     run.cluster.release(id);
     sleep(lasting / 2).await;
     operators::put_in_place_of(run, id, lasting / 2).await;
-    true
+    flipped
 }
 
 /// A bit of an account is not what it was. Nobody may notice for long, except whoever reads all of it: a new node is

@@ -3,6 +3,8 @@
 //! Swarm testing (Groce and others, 2012): each run leaves most kinds of faults out, so that those it has get
 //! deep, and so that no fault hides what another would have shown. Some runs have none, some exactly one kind.
 
+use std::collections::BTreeSet;
+
 use holdfast_storage::choices::SplitMix64;
 
 use crate::config::{Ending, Fault, Misnamed, Node, Part, Scheduled, Target};
@@ -62,6 +64,13 @@ const KINDS: &[Kind] = &[
         4,
     ),
     kind(
+        |c, n| Fault::LoseRequests { target: target(c, n) },
+        (1_000, 6_000),
+        3,
+    ),
+    kind(poor_link, (3_000, 20_000), 4),
+    kind(reset_point, (4_000, 15_000), 4),
+    kind(
         |c, n| Fault::ResetStreams {
             target: target(c, n),
             every_ms: 50 + c.below(2_000),
@@ -71,7 +80,7 @@ const KINDS: &[Kind] = &[
     ),
     kind(|c, n| Fault::Kill { target: target(c, n) }, (100, 6_000), 6),
     kind(|c, n| Fault::CutPower { target: target(c, n) }, (100, 6_000), 6),
-    kind(crash_point, (6_000, 15_000), 4),
+    kind(crash_point, (6_000, 15_000), 6),
     kind(|c, n| Fault::Stop { target: target(c, n) }, (500, 8_000), 4),
     kind(
         |c, n| Fault::RestartStorm {
@@ -151,6 +160,36 @@ const KINDS: &[Kind] = &[
     kind(|_, _| Fault::Stranger, (4_000, 8_000), 2),
 ];
 
+/// Every kind of fault that is drawn, and every variety of it that has its own name.
+pub fn varieties() -> BTreeSet<String> {
+    let points = super::crash_points::POINTS.iter().map(|point| Fault::CutPowerAt {
+        point: (*point).to_owned(),
+        passes: 0,
+    });
+    let disk_points = super::crash_points::DISK_POINTS
+        .iter()
+        .map(|(point, how)| Fault::DiskFailsAt {
+            point: (*point).to_owned(),
+            passes: 0,
+            how: *how,
+        });
+    let resets = super::crash_points::RESET_POINTS
+        .iter()
+        .map(|point| Fault::ResetAt {
+            point: (*point).to_owned(),
+            passes: 0,
+        });
+    let flips = Part::ALL.iter().map(|part| Fault::BitFlip {
+        target: Target::Leader,
+        part: *part,
+    });
+    let mut choices = SplitMix64::new(1);
+    let kinds = KINDS.iter().map(|kind| (kind.make)(&mut choices, 5));
+    let named = points.chain(disk_points).chain(resets).chain(flips);
+    let unnamed = kinds.filter(|fault| fault.variety() == fault.kind());
+    named.chain(unnamed).map(|fault| fault.variety()).collect()
+}
+
 /// The faults of a run of a cluster of `nodes` founders, in the order of time, and what is left of them.
 pub fn draw(choices: &mut SplitMix64, nodes: u64, safety_ms: u64) -> (Vec<Scheduled>, Ending) {
     let chosen: Vec<&Kind> = match choices.below(16) {
@@ -187,7 +226,10 @@ pub fn draw(choices: &mut SplitMix64, nodes: u64, safety_ms: u64) -> (Vec<Schedu
 fn provoke(choices: &mut SplitMix64, faults: &mut Vec<Scheduled>, nodes: u64) {
     let mut provocations = Vec::new();
     for scheduled in &*faults {
-        if let Fault::CutPowerAt { point, .. } | Fault::DiskFailsAt { point, .. } = &scheduled.fault {
+        if let Fault::CutPowerAt { point, .. }
+        | Fault::DiskFailsAt { point, .. }
+        | Fault::ResetAt { point, .. } = &scheduled.fault
+        {
             for (number, fault) in provocation(point, choices, nodes).into_iter().enumerate() {
                 let after_ms = 200 + PROVOCATION_MS * number as u64;
                 provocations.push(Scheduled {
@@ -270,9 +312,10 @@ fn crash_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
     let point = points[choices.below(points.len() as u64) as usize];
     let passes_max = match point.split('.').next() {
         // Each write passes these.
-        Some("log" | "apply") => 2_000,
+        Some("log" | "apply") => 300,
+        Some("import" | "export") => 8,
         // Seldom passed more than once while it is waited for.
-        Some("install") => 1,
+        Some("install" | "membership" | "start" | "stop") => 1,
         // Passed a few times in a run.
         _ => 3,
     };
@@ -282,12 +325,30 @@ fn crash_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
     }
 }
 
+fn poor_link(choices: &mut SplitMix64, nodes: u64) -> Fault {
+    let from = 1 + choices.below(nodes);
+    Fault::PoorLink {
+        from,
+        to: 1 + (from + choices.below(nodes - 1)) % nodes,
+        latency_ms: [0, 20, 100, 400][choices.below(4) as usize],
+        loss: [0.02, 0.1, 0.3, 0.6][choices.below(4) as usize],
+    }
+}
+
+fn reset_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
+    let points = super::crash_points::RESET_POINTS;
+    Fault::ResetAt {
+        point: points[choices.below(points.len() as u64) as usize].to_owned(),
+        passes: choices.below(4),
+    }
+}
+
 fn disk_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
     let points = super::crash_points::DISK_POINTS;
     let (point, how) = points[choices.below(points.len() as u64) as usize];
     Fault::DiskFailsAt {
         point: point.to_owned(),
-        passes: choices.below(if point.starts_with("log.") { 500 } else { 2 }),
+        passes: choices.below(if point.starts_with("log.") { 200 } else { 2 }),
         how,
     }
 }
@@ -318,7 +379,7 @@ fn provocation(point: &str, choices: &mut SplitMix64, nodes: u64) -> Vec<Fault> 
 fn bit_flip(choices: &mut SplitMix64, nodes: u64) -> Fault {
     Fault::BitFlip {
         target: target(choices, nodes),
-        part: [Part::Mark, Part::Log, Part::Vote, Part::State][choices.below(4) as usize],
+        part: Part::ALL[choices.below(Part::ALL.len() as u64) as usize],
     }
 }
 

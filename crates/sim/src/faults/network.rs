@@ -138,6 +138,39 @@ pub(super) async fn lose_answers(run: &Run, target: Target, lasting: Duration) -
     cut_for(run, links, lasting).await
 }
 
+/// Requests of clients do not reach a node. It can still tell them what it was asked before.
+pub(super) async fn lose_requests(run: &Run, target: Target, lasting: Duration) -> bool {
+    let Some(id) = run.find(target) else { return false };
+    let to = run.cluster.place(id);
+    let links = run
+        .cluster
+        .outsiders()
+        .into_iter()
+        .map(|from| (from, to))
+        .collect();
+    cut_for(run, links, lasting).await
+}
+
+/// Messages from one node to another take longer, and more of them are lost: nobody else has it so bad.
+pub(super) async fn poor_link(
+    run: &Run,
+    from: Node,
+    to: Node,
+    latency: Duration,
+    loss: f64,
+    lasting: Duration,
+) -> bool {
+    let ids = run.cluster.ids();
+    if from == to || !ids.contains(&from) || !ids.contains(&to) {
+        return false;
+    }
+    let (from, to) = (run.cluster.place(from), run.cluster.place(to));
+    network::worsen(from, to, Some(network::Poor { latency, loss }));
+    sleep(lasting).await;
+    network::worsen(from, to, None);
+    true
+}
+
 /// All streams of a node break at once, and once more every so often.
 pub(super) async fn reset_streams(run: &Run, target: Target, every_ms: u64, lasting: Duration) -> bool {
     let Some(id) = run.find(target) else { return false };

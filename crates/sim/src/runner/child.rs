@@ -9,8 +9,10 @@ use super::Failure;
 use crate::judges::Violation;
 use crate::summary::Summary;
 
-/// After this long a run is taken to hang. A run takes seconds.
-const PATIENCE: Duration = Duration::from_secs(300);
+/// After this long a run is taken to hang, and says what it was at. A run takes seconds.
+pub const PATIENCE: Duration = Duration::from_secs(300);
+/// How long it has for that.
+const LAST_WORDS: Duration = Duration::from_secs(30);
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -19,6 +21,24 @@ pub enum What<'a> {
     Seed(u64),
     /// A stored configuration.
     Stored(&'a Path),
+}
+
+impl What<'_> {
+    /// The command that runs it again.
+    pub fn replay(&self, planted: Option<&str>) -> String {
+        let mut replay = match self {
+            What::Seed(seed) => format!("cargo xtask sim --seed {seed}"),
+            What::Stored(path) => match super::regressions::name_of(path) {
+                Some(name) => format!("cargo xtask sim --scenario {name}"),
+                None => format!("cargo xtask sim --configuration {}", path.display()),
+            },
+        };
+        if let Some(bug) = planted {
+            replay.push_str(" --planted ");
+            replay.push_str(bug);
+        }
+        replay
+    }
 }
 
 /// How to run it.
@@ -67,11 +87,14 @@ pub fn run(what: &What<'_>, how: &How<'_>) -> Result<Summary, Failure> {
     let err = child.stderr.take().map(read_all);
     let began = Instant::now();
     let mut ended = None;
-    while began.elapsed() < PATIENCE && ended.is_none() {
+    let mut memory_mib = 0;
+    while began.elapsed() < PATIENCE + LAST_WORDS && ended.is_none() {
         ended = child
             .try_wait()
             .map_err(|why| format!("cannot wait for a run: {why}"))?;
         if ended.is_none() {
+            // It is gone once the process has ended.
+            memory_mib = most_memory_mib(&child.id().to_string()).unwrap_or(memory_mib);
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -84,30 +107,45 @@ pub fn run(what: &What<'_>, how: &How<'_>) -> Result<Summary, Failure> {
         reader.and_then(|reader| reader.join().ok()).unwrap_or_default()
     };
     let (out, err) = (text(out), text(err));
-    if let Some(summary) = Summary::find(&out) {
-        return Ok(summary);
+    let mut summary = Summary::find(&out).unwrap_or_else(|| {
+        let how_it_ended = ended.map_or_else(
+            || format!("did not end within {} s", (PATIENCE + LAST_WORDS).as_secs()),
+            |status| format!("ended with {status} and no result"),
+        );
+        let last_words: Vec<&str> = err.lines().rev().take(12).collect();
+        let last_words: Vec<&str> = last_words.into_iter().rev().collect();
+        let seed = match what {
+            What::Seed(seed) => *seed,
+            What::Stored(_) => 0,
+        };
+        Summary {
+            seed,
+            replay: what.replay(how.planted),
+            violations: vec![violation(
+                "process",
+                format!("the run {how_it_ended}; {}", last_words.join(" | ")),
+            )],
+            ..Summary::default()
+        }
+    });
+    summary.most_memory_mib = memory_mib;
+    Ok(summary)
+}
+
+fn violation(judge: &str, message: String) -> Violation {
+    Violation {
+        judge: judge.into(),
+        message,
+        operations: Vec::new(),
     }
-    let seed = match what {
-        What::Seed(seed) => *seed,
-        What::Stored(_) => 0,
-    };
-    let how_it_ended = ended.map_or_else(
-        || format!("did not end within {} s", PATIENCE.as_secs()),
-        |status| format!("ended with {status} and no result"),
-    );
-    let last_words: Vec<&str> = err.lines().rev().take(12).collect();
-    Ok(Summary {
-        seed,
-        violations: vec![Violation {
-            judge: "process".into(),
-            message: format!(
-                "the run {how_it_ended}; {}",
-                last_words.into_iter().rev().collect::<Vec<_>>().join(" | ")
-            ),
-            operations: Vec::new(),
-        }],
-        ..Summary::default()
-    })
+}
+
+/// The most memory that a process has had so far, mebibytes; none if the system does not say.
+pub fn most_memory_mib(process: &str) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024)
 }
 
 fn read_all(mut pipe: impl Read + Send + 'static) -> std::thread::JoinHandle<String> {

@@ -57,7 +57,10 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
     ),
 ];
 
-/// All marks in the sources (`reached!("…")` and `crash_point!("…")`) with the files that hold them.
+/// Faults that no run here can be expected to have, and why.
+const NEVER_DRAWN: &[(&str, &str)] = &[];
+
+/// All marks in the sources (`reached!("…")`, `crash_point!("…")` and `unlucky!("…")`) with the files that hold them.
 ///
 /// # Errors
 /// If the sources cannot be read: the program must run where it was built.
@@ -89,18 +92,21 @@ pub fn marks() -> Result<BTreeMap<String, String>, Failure> {
 }
 
 fn marks_in(text: &str) -> impl Iterator<Item = &str> {
-    ["reached!(", "crash_point!("].into_iter().flat_map(move |call| {
-        text.split(call)
-            .skip(1)
-            .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
-    })
+    ["reached!(", "crash_point!(", "unlucky!("]
+        .into_iter()
+        .flat_map(move |call| {
+            text.split(call)
+                .skip(1)
+                .filter_map(|rest| rest.trim_start().strip_prefix('"')?.split('"').next())
+        })
 }
 
-/// The marks and kinds of fault that the runs never reached, one line each; with the reason where there is one.
+/// The marks that the runs never reached and those of `varieties` of faults that never happened, one line each; with
+/// the reason where there is one.
 ///
 /// # Errors
 /// If the sources cannot be read.
-pub fn missing(totals: &Totals) -> Result<Vec<String>, Failure> {
+pub fn missing(totals: &Totals, varieties: &BTreeSet<String>) -> Result<Vec<String>, Failure> {
     let mut lines: Vec<String> = marks()?
         .into_iter()
         .filter(|(mark, _)| !totals.reached.contains_key(mark))
@@ -111,12 +117,16 @@ pub fn missing(totals: &Totals) -> Result<Vec<String>, Failure> {
             },
         )
         .collect();
-    let kinds: BTreeSet<&str> = crate::config::FAULT_KINDS.iter().copied().collect();
     lines.extend(
-        kinds
-            .into_iter()
-            .filter(|kind| !totals.faults.contains_key(*kind))
-            .map(|kind| format!("never happened: {kind}")),
+        varieties
+            .iter()
+            .filter(|variety| !totals.faults.contains_key(*variety))
+            .map(
+                |variety| match NEVER_DRAWN.iter().find(|(name, _)| name == variety) {
+                    Some((_, why)) => format!("does not happen here: {variety}: {why}"),
+                    None => format!("never happened: {variety}"),
+                },
+            ),
     );
     Ok(lines)
 }

@@ -1,10 +1,12 @@
 //! A file that adds up runs at one commit, over many sittings.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::swarm::Swarm;
 use super::{Failure, Totals};
 
 /// What was run at one commit.
@@ -14,6 +16,9 @@ pub struct Ledger {
     pub commit: String,
     /// The first seed that was not run yet.
     pub next_seed: u64,
+    /// Seeds above it that were run all the same, before a sitting was broken off.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub done: BTreeSet<u64>,
     /// One entry a sitting.
     pub sittings: Vec<Totals>,
 }
@@ -28,6 +33,7 @@ impl Ledger {
             return Ok(Ledger {
                 commit: commit.to_owned(),
                 next_seed: first_seed,
+                done: BTreeSet::new(),
                 sittings: Vec::new(),
             });
         }
@@ -51,10 +57,21 @@ impl Ledger {
     /// If it cannot be written.
     pub fn save(&self, path: &Path) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(self).map_err(|why| why.to_string())?;
-        let beside = path.with_extension("new");
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".new");
         fs::write(&beside, text)
             .and_then(|()| fs::rename(&beside, path))
             .map_err(|why| format!("cannot write {}: {why}", path.display()))
+    }
+
+    /// This ledger and what another sitting came to, so far or in all.
+    #[must_use]
+    pub fn with(&self, sitting: &Swarm) -> Self {
+        let mut ledger = self.clone();
+        ledger.next_seed = sitting.next;
+        ledger.done.clone_from(&sitting.done);
+        ledger.sittings.push(sitting.totals.clone());
+        ledger
     }
 
     /// All sittings together.

@@ -44,7 +44,7 @@ impl Stored {
 /// # Errors
 /// If the directory cannot be read.
 pub fn all() -> Result<Vec<PathBuf>, Failure> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions");
+    let directory = directory();
     let mut files: Vec<PathBuf> = fs::read_dir(&directory)
         .map_err(|why| format!("cannot read {}: {why}", directory.display()))?
         .filter_map(|entry| Some(entry.ok()?.path()))
@@ -56,7 +56,15 @@ pub fn all() -> Result<Vec<PathBuf>, Failure> {
 
 /// The file of the run with this name.
 pub fn named(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("regressions")
-        .join(format!("{name}.toml"))
+    directory().join(format!("{name}.toml"))
+}
+
+/// The name of the run in this file, if it is one of them.
+pub fn name_of(path: &Path) -> Option<String> {
+    let name = path.file_stem()?.to_str()?;
+    (path.parent()? == directory()).then(|| name.to_owned())
+}
+
+fn directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("regressions")
 }

@@ -1,4 +1,4 @@
-//! Makes a failing run smaller: takes away faults, kinds of operation, clients and time, as long as the same judge
+//! Makes a failing run smaller: takes away faults, kinds of operation, clients, calls and time, as long as the same judge
 //! still objects (delta debugging; Zeller and Hildebrandt, *Simplifying and Isolating Failure-Inducing Input*,
 //! 2002, without its last percent).
 
@@ -7,6 +7,9 @@ use std::path::Path;
 use super::regressions::Stored;
 use super::{Failure, child};
 use crate::config::{Configuration, Ending};
+
+/// More calls than clients make in any run.
+const CALLS_MAX: u64 = 16_384;
 
 /// Shrinks, writing the smallest configuration found to `path` each time it gets smaller. Returns it.
 ///
@@ -31,10 +34,11 @@ pub fn shrink(configuration: Configuration, path: &Path) -> Result<Configuration
         if smallest == before {
             work.store(&smallest)?;
             println!(
-                "{} faults, {} kinds of operation, {} clients, {} s after {} runs",
+                "{} faults, {} kinds of operation, {} clients, at most {} calls, {} s after {} runs",
                 smallest.faults.len(),
                 smallest.workload.weights.len(),
                 smallest.workload.clients,
+                smallest.workload.calls_max.unwrap_or(CALLS_MAX),
                 smallest.safety_ms / 1000,
                 work.runs
             );
@@ -93,6 +97,22 @@ impl Shrinker<'_> {
             simplify(&mut smaller);
             if smaller != smallest && self.still_fails(&smaller)? {
                 smallest = smaller;
+            }
+        }
+        self.fewer_calls(smallest)
+    }
+
+    /// The fewest calls, by halves: the first so many of those that clients made.
+    fn fewer_calls(&mut self, mut smallest: Configuration) -> Result<Configuration, Failure> {
+        let (mut least, mut most) = (0, smallest.workload.calls_max.unwrap_or(CALLS_MAX));
+        while most - least > 1 + most / 16 {
+            let middle = least + (most - least) / 2;
+            let mut smaller = smallest.clone();
+            smaller.workload.calls_max = Some(middle);
+            if self.still_fails(&smaller)? {
+                (smallest, most) = (smaller, middle);
+            } else {
+                least = middle;
             }
         }
         Ok(smallest)

@@ -17,6 +17,21 @@ pub struct Totals {
     pub wall_ms: u64,
     /// Simulated time, milliseconds.
     pub simulated_ms: u64,
+    /// Simulated time in which clients worked while faults happened, milliseconds.
+    #[serde(default)]
+    pub safety_ms: u64,
+    /// Operations that clients began in that time.
+    #[serde(default)]
+    pub safety_operations: u64,
+    /// The run in which they began the fewest a simulated second: its seed, and how many.
+    #[serde(default)]
+    pub idlest: Option<(u64, f64)>,
+    /// The most memory that one run had, mebibytes.
+    #[serde(default)]
+    pub most_memory_mib: u64,
+    /// The most tasks that were alive at once in one run.
+    #[serde(default)]
+    pub most_tasks: u64,
     /// Operations by outcome.
     pub operations: BTreeMap<String, u64>,
     /// Faults by kind.
@@ -38,6 +53,13 @@ impl Totals {
     pub fn add(&mut self, run: &Summary) {
         self.runs += 1;
         self.simulated_ms += run.simulated_ms;
+        self.safety_ms += run.safety_ms;
+        self.safety_operations += run.safety_operations;
+        if run.safety_ms > 0 {
+            self.is_idler(run.seed, per_second(run.safety_operations, run.safety_ms));
+        }
+        self.most_memory_mib = self.most_memory_mib.max(run.most_memory_mib);
+        self.most_tasks = self.most_tasks.max(run.most_tasks);
         self.elections += run.elections;
         self.checked += run.checked;
         self.undecided += run.undecided;
@@ -54,6 +76,13 @@ impl Totals {
         self.runs += other.runs;
         self.wall_ms += other.wall_ms;
         self.simulated_ms += other.simulated_ms;
+        self.safety_ms += other.safety_ms;
+        self.safety_operations += other.safety_operations;
+        if let Some((seed, rate)) = other.idlest {
+            self.is_idler(seed, rate);
+        }
+        self.most_memory_mib = self.most_memory_mib.max(other.most_memory_mib);
+        self.most_tasks = self.most_tasks.max(other.most_tasks);
         self.elections += other.elections;
         self.checked += other.checked;
         self.undecided += other.undecided;
@@ -61,6 +90,17 @@ impl Totals {
         add_counts(&mut self.faults, &other.faults);
         add_counts(&mut self.reached, &other.reached);
         self.failed.extend(&other.failed);
+    }
+
+    fn is_idler(&mut self, seed: u64, rate: f64) {
+        if self.idlest.is_none_or(|(_, least)| rate < least) {
+            self.idlest = Some((seed, rate));
+        }
+    }
+
+    /// Operations that clients began a simulated second of the safety phases.
+    pub fn operations_per_second(&self) -> f64 {
+        per_second(self.safety_operations, self.safety_ms)
     }
 
     fn per_wall_minute(&self, count: u64) -> f64 {
@@ -71,6 +111,10 @@ impl Totals {
             0.0
         }
     }
+}
+
+fn per_second(count: u64, ms: u64) -> f64 {
+    count as f64 * 1_000.0 / ms.max(1) as f64
 }
 
 fn add_counts(to: &mut BTreeMap<String, u64>, from: &BTreeMap<String, u64>) {
@@ -101,10 +145,27 @@ impl fmt::Display for Totals {
                 format!("{count}, {:.0} a wall minute", self.per_wall_minute(count)),
             )?;
         }
+        let (idlest, least) = self.idlest.unwrap_or_default();
+        row(
+            "operations a second",
+            format!(
+                "{:.0} in the safety phases; the fewest, {least:.0}, in seed {idlest}",
+                self.operations_per_second()
+            ),
+        )?;
+        row(
+            "at most in one run",
+            format!("{} MiB, {} tasks", self.most_memory_mib, self.most_tasks),
+        )?;
         for (outcome, count) in &self.operations {
             row(&format!("operations {outcome}"), count.to_string())?;
         }
-        for (kind, count) in &self.faults {
+        let mut kinds: BTreeMap<&str, u64> = BTreeMap::new();
+        for (variety, count) in &self.faults {
+            let kind = variety.split(' ').next().unwrap_or(variety);
+            *kinds.entry(kind).or_default() += count;
+        }
+        for (kind, count) in kinds {
             row(&format!("fault {kind}"), count.to_string())?;
         }
         row("checks", self.checked.to_string())?;

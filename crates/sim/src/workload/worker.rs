@@ -74,7 +74,8 @@ impl Worker {
     /// Works until then. Returns the requests that it still meant to repeat.
     pub(super) async fn run(mut self, until: Instant) -> Vec<Late> {
         self.pause().await;
-        while Instant::now() < until {
+        let calls_max = self.workload.calls_max.unwrap_or(u64::MAX);
+        while Instant::now() < until && (self.caller.recorder.count() as u64) < calls_max {
             if let Some(step) = self.due() {
                 self.take_up(step).await;
             } else if !self.caller.was_answered() && self.dice.percent(75) {
