@@ -119,6 +119,8 @@ pub(crate) struct Barrier {
     queue: mpsc::UnboundedSender<Reader>,
     applied: Arc<Applied>,
     points: Arc<Mutex<VecDeque<(Instant, u64)>>>,
+    /// True once this node is being stopped.
+    stopping: watch::Receiver<bool>,
 }
 
 impl Barrier {
@@ -127,6 +129,7 @@ impl Barrier {
         rounds: LeaderRounds,
         peers: Arc<Peers>,
         recovered: watch::Receiver<bool>,
+        stopping: watch::Receiver<bool>,
         fatal: FatalSink,
     ) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
@@ -137,6 +140,7 @@ impl Barrier {
             rounds,
             peers,
             recovered,
+            stopping: stopping.clone(),
             waiting,
             points: points.clone(),
         };
@@ -145,6 +149,7 @@ impl Barrier {
             queue,
             applied,
             points,
+            stopping,
         }
     }
 
@@ -162,8 +167,13 @@ impl Barrier {
             let (index, term) = answer.await.map_err(|_| BarrierError::Stopped)??;
             if index >= self.applied.next_index() {
                 reached!("barrier.waited-for-apply");
+                tokio::select! {
+                    biased;
+                    () = self.applied.wait(index) => {}
+                    // Nothing is applied any more.
+                    () = stopped(self.stopping.clone()) => return Err(BarrierError::Stopped),
+                }
             }
-            self.applied.wait(index).await;
             Ok(ReadPoint { index, term })
         };
         timeout_at(deadline, passed)
@@ -186,6 +196,7 @@ struct Rounds {
     rounds: LeaderRounds,
     peers: Arc<Peers>,
     recovered: watch::Receiver<bool>,
+    stopping: watch::Receiver<bool>,
     waiting: mpsc::UnboundedReceiver<Reader>,
     points: Arc<Mutex<VecDeque<(Instant, u64)>>>,
 }
@@ -203,7 +214,15 @@ impl Rounds {
             };
             metrics::histogram!("holdfast_barrier_batch_readers").record(readers.len() as f64);
             let trace_parent = readers.first().map_or("", |reader| &reader.trace_parent);
-            let result = self.round(deadline, trace_parent).await;
+            // Without a leader to ask, a node that is being stopped would try again until its readers give up.
+            let result = tokio::select! {
+                biased;
+                () = stopped(self.stopping.clone()) => {
+                    reached!("barrier.stopped");
+                    Err(BarrierError::Stopped)
+                }
+                result = self.round(deadline, trace_parent) => result,
+            };
             for reader in readers {
                 // A reader that gave up meanwhile needs no answer.
                 drop(reader.reply.send(result.clone()));
@@ -335,6 +354,11 @@ impl Rounds {
             }
         }
     }
+}
+
+/// Waits until the node is being stopped, or is gone.
+async fn stopped(mut stopping: watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
 }
 
 /// How long one attempt may take: never all there is, so that a leader that has just died leaves time for the next,

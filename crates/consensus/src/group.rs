@@ -140,6 +140,7 @@ impl Group {
             rounds.clone(),
             peers.clone(),
             recovered.clone(),
+            stopping_receiver.clone(),
             fatal.clone(),
         );
         let leadership = Arc::new(watch::channel(Leadership::default()).0);

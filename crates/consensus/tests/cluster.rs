@@ -397,6 +397,32 @@ async fn a_leader_that_removed_itself_changes_nothing_more() {
     cluster.leader().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_waits_when_its_node_is_stopped_is_told_so() {
+    let mut cluster = Cluster::found(defaults).await;
+    let (leader, _) = cluster.leader().await;
+    let left = leader % 3 + 1;
+    cluster.crash(leader).await;
+    cluster.crash(left % 3 + 1).await;
+    let group = cluster.group(left).clone();
+    let reader = {
+        let group = group.clone();
+        // Longer than the test may take: nobody leads, so it waits.
+        tokio::spawn(async move {
+            group
+                .read_barrier(Instant::now() + Duration::from_secs(600))
+                .await
+        })
+    };
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert!(!reader.is_finished(), "it waits for a leader");
+    group.shutdown().await;
+    let told = tokio::time::timeout(Duration::from_secs(60), reader)
+        .await
+        .unwrap();
+    assert_eq!(told.unwrap().unwrap_err(), BarrierError::Stopped);
+}
+
 /// Puts a node's directory back to a copy taken now, after a few more writes.
 async fn put_back(cluster: &mut Cluster, node: u64) {
     let copy = cluster.nodes[&node].copy().await;
