@@ -1,7 +1,8 @@
 //! What the benchmarks share: a realm, requests, and a leader's work without a network or a disk.
 //!
-//! `cargo bench -p holdfast-benches` runs them. They time the parts of a write that the processor pays for:
-//! normalising, evaluating, encoding, decoding, applying. Disks and networks are measured on whole clusters.
+//! `cargo xtask bench` runs them. `write_path` times the parts of a write that the processor pays for:
+//! normalising, evaluating, encoding, decoding, applying; `engine` the storage engine on a real directory. Networks are
+//! measured on whole clusters.
 
 use std::sync::Arc;
 

@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: the benchmarks of the parts (criterion), and the comparison with other stores.
 
+mod baseline;
 mod cluster;
+mod days;
 mod etcd;
 mod holdfast;
 mod install;
@@ -15,6 +17,9 @@ use crate::{Failure, workspace};
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     match args.split_first() {
         Some((first, rest)) if first == "peers" => peers::run(rest),
+        Some((first, rest)) if first == "days" => days::run(rest),
+        Some((option, [name, rest @ ..])) if option == "--save" => baseline::save(name, rest),
+        Some((option, [name, rest @ ..])) if option == "--against" => baseline::against(name, rest),
         _ => workspace::bench(args),
     }
 }

@@ -40,9 +40,13 @@ cargo xtask COMMAND
   sim --planted [BUG ...]
                      plant bugs on purpose: do the judges notice, and after how many seeds?
   sim help           what else it can do: show, pairs, regressions, ledger
-  bench [FILTER]     the processor's share of a write, part by part (criterion)
+  bench [FILTER]     the parts of a write, and the engine, one by one (criterion)
+  bench --save NAME | --against NAME
+                     keep what was measured; measure again and compare, by ratio
   bench peers [--quick] [--check] [--rounds N] [--only STORE] [--accounts N]
                      Holdfast, etcd and PostgreSQL in turns under the same load (`bench peers --help`)
+  bench days [--only DAY] [--seconds S]
+                     what clients see while a leader dies, nodes restart, an export runs (`bench days --help`)
   generate N [--seed N] [--out FILE] [--clean]
                      N accounts as JSON Lines, collisions and mistakes included on purpose
 ";

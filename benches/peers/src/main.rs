@@ -9,6 +9,7 @@
 //! ([`etcd`], [`postgres`], [`echo`], [`holdfast`]) does no more than its store's users would, and no less.
 #![forbid(unsafe_code)]
 
+mod days;
 mod echo;
 mod etcd;
 mod generated;
@@ -67,6 +68,8 @@ enum Command {
     },
     /// Tables of all that was measured.
     Report(report::ReportArgs),
+    /// The table and the plots of bad days.
+    Days(days::DaysArgs),
 }
 
 /// The stores.
@@ -180,6 +183,7 @@ async fn run(command: Command) -> Result<(), String> {
             .await
             .map_err(|why| format!("cannot serve on {listen}: {why}")),
         Command::Report(args) => report::run(&args),
+        Command::Days(args) => days::run(&args),
     }
 }
 

@@ -13,7 +13,14 @@ pub(crate) fn results(outcomes: impl IntoIterator<Item = Outcome>) -> Results {
     Results::of(outcomes)
 }
 
-fn measurement(store: &str, workload: Workload, clients: usize, throughput: f64, p99_us: u64) -> Measurement {
+/// A run without windows and errors.
+pub(crate) fn measurement(
+    store: &str,
+    workload: Workload,
+    clients: usize,
+    throughput: f64,
+    p99_us: u64,
+) -> Measurement {
     Measurement {
         store: store.to_owned(),
         settings: BTreeMap::new(),

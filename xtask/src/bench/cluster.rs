@@ -203,6 +203,38 @@ impl<'a> Cluster<'a> {
         Ok(())
     }
 
+    /// Asks a node to stop, and waits until it has.
+    pub(crate) fn terminate(&mut self, place: usize) -> Result<(), Failure> {
+        let child = self.children.get_mut(place - 1).and_then(Option::take);
+        let mut child = child.ok_or_else(|| format!("node {place} does not run"))?;
+        // `kill` is a shell built-in everywhere; procps is not.
+        let _ = Command::new("sh")
+            .args(["-c", &format!("kill -TERM {}", child.id())])
+            .status();
+        let ended = || child.try_wait().is_ok_and(|status| status.is_some());
+        if local::wait_until(STOP_LIMIT, ended) {
+            return Ok(());
+        }
+        let _ = child.kill();
+        let _ = child.wait();
+        Err(format!(
+            "node {place} did not stop within {} s",
+            STOP_LIMIT.as_secs()
+        ))
+    }
+
+    /// Where clients reach its nodes, as a list for the command line.
+    pub(crate) fn client_addresses(&self) -> String {
+        let ports = self.store.places().map(|place| self.store.client_port(place));
+        ports.map(loopback).collect::<Vec<_>>().join(",")
+    }
+
+    /// Where operators do.
+    pub(crate) fn admin_addresses(&self) -> String {
+        let ports = self.store.places().map(|place| self.store.admin_port(place));
+        ports.map(loopback).collect::<Vec<_>>().join(",")
+    }
+
     /// Starts a node that was killed, with the data it had, and gives it time to take part again.
     pub(crate) fn restart(&mut self, place: usize) -> Result<(), Failure> {
         self.children[place - 1] = Some(self.spawn(place)?);

@@ -112,7 +112,7 @@ impl Request {
     }
 }
 
-fn number<T: std::str::FromStr>(option: &str, text: &str) -> Result<T, Failure> {
+pub(super) fn number<T: std::str::FromStr>(option: &str, text: &str) -> Result<T, Failure> {
     text.parse()
         .map_err(|_| format!("{option}: `{text}` is no such number"))
 }
@@ -139,7 +139,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
 }
 
 /// A directory for the results of this run.
-fn results_directory(home: &Path) -> Result<PathBuf, Failure> {
+pub(super) fn results_directory(home: &Path) -> Result<PathBuf, Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let results = home.join(format!("results-{}", now.as_secs()));
     fs::create_dir_all(&results).map_err(|why| format!("cannot create {}: {why}", results.display()))?;
