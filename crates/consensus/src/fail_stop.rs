@@ -1,8 +1,9 @@
-//! An engine whose first failure stops the node, whoever meets it.
+//! An engine whose first failure stops the node, whoever meets it, and that takes nothing more once the node has failed.
 //!
 //! Many rooms write, sync, flush and read, and each has to hand its errors on; on its way up through Raft, a task or a
 //! stream an error can take its time, and meanwhile the node would go on with a disk that has lied once. So the failure
-//! is reported where it comes from, before anybody else hears of it.
+//! is reported where it comes from, before anybody else hears of it. And whoever is in the midst of something else then,
+//! such as taking the rows of a snapshot, finds nothing to write to.
 
 use std::ops::Bound;
 use std::path::Path;
@@ -10,7 +11,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use holdfast_markers::planted;
+use holdfast_markers::{planted, reached};
 use holdfast_storage::engine::{Batch, Direction, Engine, EngineError, Row, Seq, Stall, Usage, View};
 use holdfast_types::Family;
 
@@ -33,6 +34,17 @@ impl FailStop {
     pub fn new(engine: Arc<dyn Engine>, fatal: FatalSink) -> Self {
         FailStop { engine, fatal }
     }
+
+    /// A node that has failed changes nothing any more, whatever it failed of.
+    fn unless_failed(&self) -> Result<(), EngineError> {
+        match self.fatal.reason() {
+            Some(message) => {
+                reached!("engine.closed-after-failure");
+                Err(EngineError::Stopped { message })
+            }
+            None => Ok(()),
+        }
+    }
 }
 
 /// Tells of a failure. What comes after the first is a consequence and says nothing new; but the first may have met nobody
@@ -47,10 +59,12 @@ fn told<T>(fatal: &FatalSink, result: Result<T, EngineError>) -> Result<T, Engin
 #[async_trait]
 impl Engine for FailStop {
     fn write(&self, batch: Batch) -> Result<Seq, EngineError> {
+        self.unless_failed()?;
         told(&self.fatal, self.engine.write(batch))
     }
 
     async fn sync(&self) -> Result<Seq, EngineError> {
+        self.unless_failed()?;
         let synced = self.engine.sync().await;
         if planted!("retry-after-failed-sync") {
             return synced;
@@ -59,6 +73,7 @@ impl Engine for FailStop {
     }
 
     async fn flush(&self) -> Result<Seq, EngineError> {
+        self.unless_failed()?;
         told(&self.fatal, self.engine.flush().await)
     }
 
@@ -70,6 +85,7 @@ impl Engine for FailStop {
     }
 
     async fn ingest(&self, rows: Vec<(Family, Vec<Row>)>) -> Result<(), EngineError> {
+        self.unless_failed()?;
         told(&self.fatal, self.engine.ingest(rows).await)
     }
 
@@ -170,6 +186,19 @@ mod tests {
             .collect();
         assert!(read.is_err());
         assert!(fatal.reason().unwrap().contains("damaged"));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_failed_of_something_else_writes_nothing_either() {
+        let (disk, engine, fatal) = engine();
+        let last = disk.last();
+        fatal.report("a stored row cannot be read");
+        let mut batch = Batch::default();
+        batch.put(Family::Account, &b"key"[..], &b"another value"[..]);
+        assert!(matches!(engine.write(batch), Err(EngineError::Stopped { .. })));
+        assert!(engine.sync().await.is_err() && engine.flush().await.is_err());
+        assert!(engine.ingest(Vec::new()).await.is_err());
+        assert_eq!(disk.last(), last);
     }
 
     #[tokio::test]
