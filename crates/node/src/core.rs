@@ -98,15 +98,21 @@ impl Core {
 
     /// What may be said of a call that has just ended: once the node has failed, nothing, whatever it came to.
     pub(crate) fn unless_failed<T>(&self, result: Result<T, Failure>) -> Result<T, Failure> {
-        if self.fatal.has_failed() && !planted!("doors-left-open-after-failure") {
-            reached!("core.silent-after-failure");
-            let why =
-                "this node stops after a failure, and does not vouch for anything any more; ask another";
-            return Err(Problem::new(Reason::NodeNotServing, why)
-                .outcome(OutcomeView::Unknown)
-                .into());
+        match self.silence() {
+            Some(silence) => Err(silence),
+            None => result,
         }
-        result
+    }
+
+    /// What a node that has failed says to everything.
+    pub(crate) fn silence(&self) -> Option<Failure> {
+        if !self.fatal.has_failed() || planted!("doors-left-open-after-failure") {
+            return None;
+        }
+        reached!("core.silent-after-failure");
+        let why = "this node stops after a failure, and does not vouch for anything any more; ask another";
+        let silence = Problem::new(Reason::NodeNotServing, why).outcome(OutcomeView::Unknown);
+        Some(silence.into())
     }
 
     /// Says no while the node drains or stops. A node that starts up lets calls in: they wait for its recovery.

@@ -28,6 +28,9 @@ pub struct Configuration {
     pub realm: RealmRules,
     /// What clients do.
     pub workload: Workload,
+    /// The founder that loses its power while the cluster is founded, and is started again a moment later.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub founding: Option<FoundingCrash>,
     /// What goes wrong, in the order of time.
     pub faults: Vec<Scheduled>,
     /// What is still wrong when the safety phase has ended.
@@ -132,6 +135,15 @@ pub enum Action {
     LateDuplicate,
     /// Read all accounts as a stream.
     Export,
+}
+
+/// A power cut at a named point of the code, before there is a cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundingCrash {
+    /// A crash point's name.
+    pub point: String,
+    /// How many founders pass it before.
+    pub passes: u64,
 }
 
 /// A fault and when it happens.

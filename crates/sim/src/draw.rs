@@ -20,6 +20,7 @@ pub fn draw(seed: u64) -> Configuration {
     };
     let (workload, realm) = workload::draw(&mut choices);
     let (faults, ending) = faults::draw(&mut choices, nodes, safety_ms);
+    let founding = faults::draw_founding(&mut choices);
     Configuration {
         seed,
         scenario: "swarm".to_owned(),
@@ -29,6 +30,7 @@ pub fn draw(seed: u64) -> Configuration {
         disk,
         realm,
         workload,
+        founding,
         faults,
         ending,
         planted: None,

@@ -26,12 +26,15 @@ use madsim::runtime::NodeHandle as MachineHandle;
 use tokio::time::sleep;
 
 use crate::cluster::Cluster;
-use crate::config::{Configuration, Ending, Fault, Scheduled, Target};
+use crate::config::{Configuration, Ending, Fault, FoundingCrash, Scheduled, Target};
 use crate::trace;
 
 pub(crate) use crash_points::{Armed, listen};
-pub use draw::{draw, varieties};
+pub use draw::{draw, draw_founding, varieties};
 pub(crate) use network::{Links, weather};
+
+/// How long a founder that loses its power is away, and how long it is waited for one that does.
+const FOUNDING: Duration = Duration::from_millis(1_500);
 
 /// What a fault that is being carried out can reach.
 struct Run {
@@ -40,6 +43,23 @@ struct Run {
     office: MachineHandle,
     seed: u64,
     counts: Mutex<BTreeMap<String, u64>>,
+}
+
+/// Has a founder lose its power while the cluster is founded, if the run has that. The answer: which fault happened.
+pub async fn found(cluster: Arc<Cluster>, configuration: &Configuration) -> Option<String> {
+    let FoundingCrash { point, passes } = configuration.founding.as_ref()?;
+    let run = Run {
+        office: cluster.office().clone(),
+        cluster,
+        seed: configuration.seed,
+        counts: Mutex::default(),
+    };
+    trace::event(
+        "fault",
+        &format!("kind=founding-crash point={point} passes={passes}"),
+    );
+    let happened = crash_points::cut_power_at(&run, point, *passes, FOUNDING).await;
+    happened.then(|| format!("founding-crash {point}"))
 }
 
 /// Carries out the timeline of a run and returns when the last fault is undone: how many of each kind happened.

@@ -35,6 +35,8 @@ const STEPS: [&str; 7] = [
     "snapshot.flushed-not-purged",
     "vote.synced-not-sent",
 ];
+/// How many entries are compared at most that were not applied yet, or that a new leader must have.
+const TAIL_MAX: u64 = 64;
 /// The most violations of one kind that are kept.
 const KEPT_MAX: usize = 5;
 /// The most tasks that may be alive at once: clients, nodes, and every call between them. Measured: at most
@@ -53,6 +55,8 @@ struct Seen {
     elected: BTreeMap<u64, Node>,
     /// Applied entries: index → term and checksum.
     entries: BTreeMap<u64, EntryId>,
+    /// Entries that were seen before they were applied: index and term → checksum.
+    tails: BTreeMap<(u64, u64), u32>,
     /// The greatest index that anybody applied.
     commit: u64,
     /// State digests: applied index → digest and who had it first.
@@ -169,19 +173,33 @@ impl Seen {
         }
         let (applied, state) = node.group().applied();
         let seen_applied = self.nodes.get(&id).map_or(0, |seen| seen.applied);
-        self.monotonic(id, incarnation, &status, node.group().promised_term(), applied);
-        self.elections(id, &status);
-        self.vote(id, disks, &*cluster.disk(id).durable());
+        let durable = cluster.disk(id).durable();
+        let durably = durably_applied(&*durable);
+        let promised = node.group().promised_term();
+        self.monotonic(id, incarnation, &status, promised, applied, durably);
+        let written = cluster.disk(id).written();
+        self.elections(id, &status, &*written);
+        self.vote(id, disks, &*durable);
         self.digest(id, applied, state.digest);
         // A few old ones too: an entry that was replaced after its commit shows at the end of the log.
         let from = seen_applied.saturating_sub(4).max(1);
-        self.log_matching(id, from, applied, &*cluster.disk(id).written());
+        self.log_matching(id, from, applied, &*written);
+        let last = status.last_log.map_or(0, |last| last.index);
+        self.tail_matching(id, applied + 1, last.min(applied + TAIL_MAX), &*written);
         self.quorum(cluster, id, &status, applied);
     }
 
     /// A promised term is kept over any restart. Term and apply never go back within an incarnation. (What openraft
     /// calls committed may: a new leader begins at what it can vouch for itself.)
-    fn monotonic(&mut self, id: Node, incarnation: u64, status: &GroupStatus, promised: u64, applied: u64) {
+    fn monotonic(
+        &mut self,
+        id: Node,
+        incarnation: u64,
+        status: &GroupStatus,
+        promised: u64,
+        applied: u64,
+        durable: u64,
+    ) {
         let seen = self.nodes.entry(id).or_default();
         let mut wrong = Vec::new();
         if promised < seen.promised {
@@ -209,9 +227,9 @@ impl Seen {
                 "applied {applied} but the log ends at {last} and the snapshot at {snapshot}"
             ));
         }
-        if status.purged.is_some_and(|purged| purged.index > applied) {
+        if status.purged.is_some_and(|purged| purged.index > durable) {
             wrong.push(format!(
-                "purged up to {:?} but applied only up to {applied}",
+                "purged up to {:?} but its durable state is only of entry {durable}",
                 status.purged
             ));
         }
@@ -221,7 +239,7 @@ impl Seen {
     }
 
     /// At most one leader a term; and a leader has every entry that was committed before.
-    fn elections(&mut self, id: Node, status: &GroupStatus) {
+    fn elections(&mut self, id: Node, status: &GroupStatus, disk: &dyn View) {
         if status.role != Role::Leader {
             return;
         }
@@ -242,6 +260,8 @@ impl Seen {
                     );
                     self.violation("leader-completeness", message);
                 }
+                // And they are the same: an entry that it has at their place and that is another shows here.
+                self.log_matching(id, self.commit.saturating_sub(TAIL_MAX), self.commit, disk);
             }
         }
     }
@@ -276,6 +296,20 @@ impl Seen {
                 None => {
                     self.entries.insert(index, entry);
                 }
+            }
+        }
+    }
+
+    /// Entries of one index and term are one entry, applied or not.
+    fn tail_matching(&mut self, id: Node, from: u64, to: u64, disk: &dyn View) {
+        for (index, entry) in entries(disk, from, to) {
+            let known = self.tails.entry((index, entry.term)).or_insert(entry.checksum);
+            if *known != entry.checksum {
+                let message = format!(
+                    "node {id} has another entry {index} of term {} than others have",
+                    entry.term
+                );
+                self.violation("log-matching", message);
             }
         }
     }
@@ -405,6 +439,15 @@ fn entries(disk: &dyn View, from: u64, to: u64) -> Vec<(u64, EntryId)> {
         Some((index, EntryId { term, checksum }))
     })
     .collect()
+}
+
+/// The index of the last entry whose effect is on the disk for good; 0: none is. As it is stored: format, term, index.
+fn durably_applied(disk: &dyn View) -> u64 {
+    let stored = disk.get(Family::Meta, &[0, 0, 0, 0, b'a']).ok().flatten();
+    stored
+        .as_ref()
+        .and_then(|stored| number(number(stored.get(1..)?)?.1))
+        .map_or(0, |(index, _)| index)
 }
 
 /// The term, the candidate and whether it was elected.

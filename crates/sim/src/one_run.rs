@@ -130,6 +130,10 @@ async fn simulate(configuration: Configuration, recorder: Recorder) -> Summary {
     let monitor = Monitor::start(Arc::clone(&cluster));
     faults::listen(&cluster);
     overheard::listen(&cluster, cluster.fail_stop());
+    let founding = madsim::task::spawn({
+        let (cluster, configuration) = (Arc::clone(&cluster), configuration.clone());
+        async move { faults::found(cluster, &configuration).await }
+    });
     let mut counts = BTreeMap::new();
     let mut ends = Vec::new();
     let mut safety_from = 0;
@@ -143,6 +147,9 @@ async fn simulate(configuration: Configuration, recorder: Recorder) -> Summary {
         safety_from = trace::now();
         workload::run(&cluster, &configuration, &recorder).await;
         counts = faults.await.unwrap_or_default();
+        if let Ok(Some(happened)) = founding.await {
+            *counts.entry(happened).or_default() += 1;
+        }
         ends = after_the_faults(&cluster, &configuration, &recorder, &mut wrong).await;
     }
     let observed = monitor.finish();
@@ -372,7 +379,7 @@ fn summarize(
         operations: history.outcomes(),
         faults,
         elections: observed.elections,
-        checked: verdict.checked + observed.looks,
+        checked: verdict.checked,
         undecided: verdict.undecided,
         reached: leaving::reached(),
         most_tasks: observed.most_tasks as u64,

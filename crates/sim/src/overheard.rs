@@ -10,8 +10,8 @@ use crate::cluster::Cluster;
 use crate::fail_stop::FailStop;
 use crate::trace;
 
-/// How many messages are kept: those of the last ten seconds or so.
-const KEPT_MAX: usize = 60_000;
+/// How many messages are kept: all of most runs.
+const KEPT_MAX: usize = 200_000;
 
 static LATEST: Mutex<VecDeque<(u64, network::Overheard)>> = Mutex::new(VecDeque::new());
 

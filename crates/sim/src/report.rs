@@ -17,12 +17,16 @@ const AROUND_MAX: u64 = 1_000_000_000;
 const AROUND_MIN: u64 = 1_000_000;
 
 /// Lines of the trace that say what was done to the cluster, and how it took it.
-const TIMELINE: [&str; 22] = [
+const TIMELINE: [&str; 26] = [
     "machine",
     "prepared",
     "fault",
     "target",
     "fault_over",
+    "cut",
+    "mended",
+    "reset",
+    "stranger",
     "kill",
     "cut_power",
     "disk_fails",

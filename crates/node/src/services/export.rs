@@ -55,7 +55,7 @@ pub(super) async fn start(
 ) -> Result<Answers, Failure> {
     let fresh = fresh_view(core, &export.freshness, call.deadline.at_most(BEGIN)).await?;
     let realm = realms::by_name(core, &fresh.view, &export.realm)?;
-    let (sender, mut receiver) = mpsc::channel(2);
+    let (sender, receiver) = mpsc::channel(2);
     let work = {
         let (core, deadline) = (core.clone(), call.deadline);
         async move {
@@ -75,9 +75,7 @@ pub(super) async fn start(
         }
     };
     core.tasks.spawn(work.in_current_span());
-    Ok(Box::pin(futures::stream::poll_fn(move |context| {
-        receiver.poll_recv(context)
-    })))
+    Ok(Box::pin(super::answers(core.clone(), receiver)))
 }
 
 async fn send_all(

@@ -71,12 +71,13 @@ pub(super) async fn start(
     let method = &methods::IMPORT_ACCOUNTS;
     let trace = TraceContext::of_call(request.metadata());
     let core = core.clone();
+    let answering = core.clone();
     let leader = core.leader_client_address();
     let begin = async {
         let call = Call::of(&request, method, &trace)?;
         let asked = request.into_inner();
         let permit = core.admit(Work::Stream, 0)?;
-        let (sender, mut receiver) = mpsc::channel(64);
+        let (sender, receiver) = mpsc::channel(64);
         let work = {
             let core = core.clone();
             async move {
@@ -89,9 +90,7 @@ pub(super) async fn start(
             }
         };
         core.tasks.spawn(work.in_current_span());
-        Ok(Box::pin(futures::stream::poll_fn(move |context| {
-            receiver.poll_recv(context)
-        })) as Answers)
+        Ok(Box::pin(super::answers(answering, receiver)) as Answers)
     };
     let said = telemetry::Said {
         traceparent: trace.to_header(),

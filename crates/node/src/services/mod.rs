@@ -15,8 +15,10 @@ pub(crate) use cluster::hand_over;
 use std::future::Future;
 use std::sync::Arc;
 
+use futures::Stream;
 use holdfast_types::Rejection;
 use prost::Message;
+use tokio::sync::mpsc;
 use tonic::{Request, Response, Status};
 
 use crate::admission::{Permit, Work};
@@ -27,6 +29,21 @@ use crate::methods::Method;
 use crate::router::{self, Mutation};
 use crate::telemetry::{Said, observe};
 use crate::trace::TraceContext;
+
+/// A stream's answers as they come, until there are no more or the node has failed: what waits to be sent then is not.
+fn answers<T: Send + 'static>(
+    core: Arc<Core>,
+    receiver: mpsc::Receiver<Result<T, Status>>,
+) -> impl Stream<Item = Result<T, Status>> + Send + 'static {
+    futures::stream::unfold(Some((core, receiver)), |state| async {
+        let (core, mut receiver) = state?;
+        let answer = receiver.recv().await?;
+        match core.silence() {
+            Some(silence) => Some((Err(silence.into()), None)),
+            None => Some((answer, Some((core, receiver)))),
+        }
+    })
+}
 
 /// The implementation of all public services.
 #[derive(Clone)]

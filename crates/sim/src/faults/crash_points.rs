@@ -60,7 +60,6 @@ pub(super) const POINTS: &[&str] = &[
     "snapshot.not-flushed",
     "snapshot.received",
     "snapshot.sending",
-    "start.founded",
     "start.identity-not-synced",
     "start.identity-written",
     "stop.drained",
@@ -84,6 +83,13 @@ pub(super) const DISK_POINTS: &[(&str, DiskFailure)] = &[
     ("snapshot.sending", DiskFailure::Reads),
     ("start.identity-not-synced", DiskFailure::Sync),
     ("vote.queued-not-synced", DiskFailure::Sync),
+];
+
+/// The points that are passed while a cluster is founded, where the power of one founder is cut.
+pub(super) const FOUNDING_POINTS: &[&str] = &[
+    "start.founded",
+    "start.identity-not-synced",
+    "start.identity-written",
 ];
 
 /// The points in the midst of a stream, where all connections of whoever passes break: a snapshot being sent, one being

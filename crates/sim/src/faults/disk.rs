@@ -17,6 +17,8 @@ const LAST_ROOM: u64 = 8 * 1024;
 const DYING: Duration = Duration::from_millis(150);
 /// How long a wiped node hears nobody: longer than it asks the others about itself before it starts.
 const DEAF: Duration = Duration::from_millis(2_500);
+/// Where the vote is, as `holdfast_consensus` documents it: shard, tag.
+const VOTE: &[u8] = &[0, 0, 0, 0, b'v'];
 /// How long a machine without power stays so.
 const DARK: Duration = Duration::from_millis(500);
 
@@ -26,6 +28,12 @@ pub(super) async fn slow_syncs(run: &Run, target: Target, delay_ms: u64, lasting
     with(run, target, lasting, slow).await
 }
 
+/// The disk's fault has met somebody.
+async fn told(run: &Run, target: Target, lasting: Duration, fault: impl FnOnce(&mut Faults)) -> bool {
+    let before = run.cluster.fail_stop().failures();
+    with(run, target, lasting, fault).await && run.cluster.fail_stop().failures() > before
+}
+
 /// Syncs do not return.
 pub(super) async fn stalled_syncs(run: &Run, target: Target, lasting: Duration) -> bool {
     with(run, target, lasting, |faults| faults.sync_stalled = true).await
@@ -33,12 +41,12 @@ pub(super) async fn stalled_syncs(run: &Run, target: Target, lasting: Duration) 
 
 /// The next sync fails; what was not synced is undefined.
 pub(super) async fn failed_sync(run: &Run, target: Target, lasting: Duration) -> bool {
-    with(run, target, lasting, |faults| faults.fail_next_sync = true).await
+    told(run, target, lasting, |faults| faults.fail_next_sync = true).await
 }
 
 /// Reads fail.
 pub(super) async fn read_errors(run: &Run, target: Target, lasting: Duration) -> bool {
-    with(run, target, lasting, unreadable).await
+    told(run, target, lasting, unreadable).await
 }
 
 /// A disk that dies: reads fail, and syncs are slow, so that the failure comes while others wait for them.
@@ -52,7 +60,7 @@ pub(super) async fn full(run: &Run, target: Target, lasting: Duration, choices: 
     let Some(id) = run.find(target) else { return false };
     let room = run.cluster.disk(id).used_bytes() + (LAST_ROOM << choices.below(9));
     let full = |faults: &mut Faults| faults.capacity_bytes = Some(room);
-    with(run, Target::Node(id), lasting, full).await
+    told(run, Target::Node(id), lasting, full).await
 }
 
 /// Power cut, and a bit of what was synced is not what it was. The node is lost: it is replaced.
@@ -70,7 +78,7 @@ pub(super) async fn bit_flip(run: &Run, target: Target, part: Part, lasting: Dur
             true
         }
         Part::Log => disk.flip_bit_in(Family::RaftLog),
-        Part::Vote => disk.flip_bit_in(Family::RaftMeta),
+        Part::Vote => disk.flip_bit_at(Family::RaftMeta, VOTE),
         Part::State => disk.flip_bit_in(Family::Account),
         Part::Claim => disk.flip_bit_in(Family::Claim),
         Part::Request => disk.flip_bit_in(Family::Request),
@@ -94,10 +102,10 @@ pub(super) async fn bit_rot(run: &Run, target: Target, lasting: Duration) -> boo
     if !run.cluster.may_lose(id) {
         return false;
     }
-    run.cluster.disk(id).flip_bit_in(Family::Account);
+    let flipped = run.cluster.disk(id).flip_bit_in(Family::Account);
     operators::add_node(run, lasting / 2).await;
     operators::put_in_place_of(run, id, lasting / 2).await;
-    true
+    flipped
 }
 
 /// Power cut, and everything on the disk is lost. The node is started again as if nothing had happened, and refused;

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 
 use holdfast_storage::choices::SplitMix64;
 
-use crate::config::{Ending, Fault, Misnamed, Node, Part, Scheduled, Target};
+use crate::config::{Ending, Fault, FoundingCrash, Misnamed, Node, Part, Scheduled, Target};
 
 /// Quiet at the beginning, so that there is something to lose.
 const QUIET_MS: u64 = 3_000;
@@ -185,9 +185,23 @@ pub fn varieties() -> BTreeSet<String> {
     });
     let mut choices = SplitMix64::new(1);
     let kinds = KINDS.iter().map(|kind| (kind.make)(&mut choices, 5));
+    let founding = super::crash_points::FOUNDING_POINTS.iter();
+    let founding = founding.map(|point| format!("founding-crash {point}"));
     let named = points.chain(disk_points).chain(resets).chain(flips);
     let unnamed = kinds.filter(|fault| fault.variety() == fault.kind());
-    named.chain(unnamed).map(|fault| fault.variety()).collect()
+    let drawn = named.chain(unnamed).map(|fault| fault.variety());
+    drawn.chain(founding).collect()
+}
+
+/// Where the power of a founder is cut while the cluster is founded, if it is.
+pub fn draw_founding(choices: &mut SplitMix64) -> Option<FoundingCrash> {
+    let points = super::crash_points::FOUNDING_POINTS;
+    let point = points[choices.below(points.len() as u64) as usize];
+    let passes = choices.below(3);
+    (choices.below(8) == 0).then(|| FoundingCrash {
+        point: point.to_owned(),
+        passes,
+    })
 }
 
 /// The faults of a run of a cluster of `nodes` founders, in the order of time, and what is left of them.
@@ -311,9 +325,11 @@ fn crash_point(choices: &mut SplitMix64, _nodes: u64) -> Fault {
     let points = super::crash_points::POINTS;
     let point = points[choices.below(points.len() as u64) as usize];
     let passes_max = match point.split('.').next() {
+        // Only who was cut off as a leader passes it.
+        Some("log") if point.ends_with("truncation-queued") => 1,
         // Each write passes these.
         Some("log" | "apply") => 300,
-        Some("import" | "export") => 8,
+        Some("import" | "export") => 3,
         // Seldom passed more than once while it is waited for.
         Some("install" | "membership" | "start" | "stop") => 1,
         // Passed a few times in a run.
@@ -365,6 +381,11 @@ fn provocation(point: &str, choices: &mut SplitMix64, nodes: u64) -> Vec<Fault> 
             Fault::AddNode,
         ],
         Some("start") => vec![Fault::AddNode],
+        Some("log") if point.ends_with("truncation-queued") => vec![Fault::Isolate {
+            target: Target::Leader,
+            heard: false,
+            hears: false,
+        }],
         Some("membership") if point.ends_with("not-removed") => vec![Fault::RemoveNode { target }],
         Some("membership") if choices.below(2) == 0 => vec![Fault::AddNode],
         Some("membership") => vec![Fault::ReplaceNode { target }],

@@ -37,7 +37,7 @@ pub(super) async fn add_node(run: &Run, lasting: Duration) -> bool {
     let cluster = run.cluster.clone();
     in_office(run, async move { admit(&cluster, id, until).await }).await;
     sleep_until(until).await;
-    true
+    !run.cluster.change().joining.contains(&id)
 }
 
 /// A voter leaves for good; its machine is switched off later. Two operators ask for it at once, both by what they
@@ -84,7 +84,7 @@ pub(super) async fn remove_node(run: &Run, target: Target, lasting: Duration) ->
     if removed {
         run.cluster.retire(id);
     }
-    true
+    removed
 }
 
 /// Asks once for a learner that may not become one. Whether it did.
@@ -114,7 +114,7 @@ pub(super) async fn replace_node(run: &Run, target: Target, lasting: Duration) -
         return false;
     }
     put_in_place_of(run, id, lasting).await;
-    true
+    !run.cluster.change().replacing.contains_key(&id)
 }
 
 /// Sets up a new machine and has it take the place of a member.
@@ -138,26 +138,28 @@ pub(super) async fn transfer_leadership(run: &Run, lasting: Duration) -> bool {
             .await
     })
     .await;
+    let transferred = result.is_ok();
     say(
         "transfer",
         0,
         &result.map(|_| ()).map_err(|error| error.to_string()),
     );
     sleep_until(until).await;
-    true
+    transferred
 }
 
 /// The node gives up what it leads and takes nothing until the end.
 pub(super) async fn drain(run: &Run, target: Target, lasting: Duration) -> bool {
     let Some(id) = run.find(target) else { return false };
     let until = Instant::now() + lasting;
-    set_drained(run, id, false).await;
+    let drained = set_drained(run, id, false).await;
     sleep_until(until).await;
     set_drained(run, id, true).await;
-    true
+    drained
 }
 
-async fn set_drained(run: &Run, id: NodeId, undo: bool) {
+/// Whether the node did it.
+async fn set_drained(run: &Run, id: NodeId, undo: bool) -> bool {
     let client = run.cluster.operators_client();
     let result = in_office(run, async move {
         let node = client
@@ -172,6 +174,7 @@ async fn set_drained(run: &Run, id: NodeId, undo: bool) {
     })
     .await;
     say(if undo { "undrain" } else { "drain" }, id, &result);
+    result.is_ok()
 }
 
 /// A snapshot now, and the log purged behind it.
@@ -192,7 +195,7 @@ pub(super) async fn trigger_snapshot(run: &Run, target: Target, lasting: Duratio
     .await;
     say("snapshot", id, &result);
     sleep_until(until).await;
-    true
+    result.is_ok()
 }
 
 /// The node restarts with other timings and limits; with its old ones again at the end.

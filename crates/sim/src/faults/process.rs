@@ -95,14 +95,13 @@ pub(super) async fn long_absence(run: &Run, target: Target, lasting: Duration) -
     let until = Instant::now() + lasting;
     run.cluster.hold_down(id);
     run.cluster.kill(id);
-    while Instant::now() < until {
+    let mut purged_it = false;
+    while Instant::now() < until && !purged_it {
         let leader = run.cluster.leader().and_then(|id| run.cluster.node(id));
         let purged = leader.and_then(|node| node.group().status().purged);
-        if purged.map(|log| log.index) > last.map(|log| log.index) {
-            break;
-        }
+        purged_it = purged.map(|log| log.index) > last.map(|log| log.index);
         sleep(LOOK).await;
     }
     run.cluster.release(id);
-    true
+    purged_it
 }

@@ -240,6 +240,17 @@ impl FaultyDisk {
         let _ = self.shared.witness.set(Box::new(witness));
     }
 
+    /// Flips a bit in this durable row. Found like the others. `false` if there is no such row.
+    pub fn flip_bit_at(&self, family: Family, key: &[u8]) -> bool {
+        let mut disk = self.lock();
+        let row = disk.durable.table(family).rows.get_key_value(key);
+        let Some(key) = row.map(|(key, _)| key.clone()) else {
+            return false;
+        };
+        Arc::make_mut(&mut disk.flipped).insert((family, key));
+        true
+    }
+
     /// Changes the faults.
     pub fn configure(&self, change: impl FnOnce(&mut Faults)) {
         {
