@@ -125,7 +125,7 @@ pub const PLANTED: &[Planted] = &[
         what: "a read that fails because what is stored is damaged is taken for a row that is not there",
         caught_by: "fail-stop (the disk said that it is damaged, and the node goes on)",
         needs: "a bit flipped in an account that is read or written again",
-        within: 100,
+        within: 300,
     },
     Planted {
         name: "doors-left-open-after-failure",
