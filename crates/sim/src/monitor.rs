@@ -182,7 +182,10 @@ impl Seen {
         self.vote(id, disks, &*durable);
         self.digest(id, applied, state.digest);
         // A few old ones too: an entry that was replaced after its commit shows at the end of the log.
-        let from = seen_applied.saturating_sub(4).max(1);
+        // What is purged may still lie there for a while, and nobody reads it: a snapshot puts an end to a log that had
+        // other entries.
+        let purged = status.purged.map_or(0, |purged| purged.index);
+        let from = seen_applied.saturating_sub(4).max(purged + 1);
         self.log_matching(id, from, applied, &*written);
         let last = status.last_log.map_or(0, |last| last.index);
         self.tail_matching(id, applied + 1, last.min(applied + TAIL_MAX), &*written);
@@ -261,7 +264,9 @@ impl Seen {
                     self.violation("leader-completeness", message);
                 }
                 // And they are the same: an entry that it has at their place and that is another shows here.
-                self.log_matching(id, self.commit.saturating_sub(TAIL_MAX), self.commit, disk);
+                let purged = status.purged.map_or(0, |purged| purged.index);
+                let from = self.commit.saturating_sub(TAIL_MAX).max(purged + 1);
+                self.log_matching(id, from, self.commit, disk);
             }
         }
     }
