@@ -79,10 +79,7 @@ impl PeerService {
     /// Refuses strangers.
     fn check(&self, header: Option<wire::PeerHeader>, what: &'static str) -> Result<(), Status> {
         let config = &self.inner.peers.config;
-        if let Some(reason) = self.inner.fatal.reason() {
-            reached!("peer.silent-after-failure");
-            return Err(Status::unavailable(format!("this node has failed: {reason}")));
-        }
+        unless_failed(&self.inner.fatal)?;
         let header = header.ok_or_else(|| Status::invalid_argument("the header is missing"))?;
         if header.cluster_id[..] != config.cluster_id.0.as_bytes()[..] {
             reached!("peer.stranger-refused");
@@ -195,6 +192,12 @@ impl PeerService {
             )));
         }
         Ok(())
+    }
+
+    /// Says yes, unless the node has failed meanwhile.
+    fn answer<T>(&self, reply: T) -> Result<Response<T>, Status> {
+        unless_failed(&self.inner.fatal)?;
+        Ok(Response::new(reply))
     }
 
     /// Notices when this node's directory was put back from an older copy. Before Raft sees the message: its answer
@@ -319,6 +322,17 @@ fn epochs_contradict(one: (u64, u64), other: (u64, u64)) -> bool {
     less.1 > more.1 || (less.0 == more.0 && less.1 != more.1)
 }
 
+/// A node that has failed says nothing to its peers, not even what was true before.
+fn unless_failed(fatal: &FatalSink) -> Result<(), Status> {
+    match fatal.reason() {
+        Some(reason) => {
+            reached!("peer.silent-after-failure");
+            Err(Status::unavailable(format!("this node has failed: {reason}")))
+        }
+        None => Ok(()),
+    }
+}
+
 /// Raft has stopped.
 fn stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("raft has stopped here: {error}"))
@@ -356,11 +370,12 @@ impl peer_service_server::PeerService for PeerService {
             })
         });
         let requests = futures::stream::once(async { first }).chain(rest);
-        let replies = self
-            .inner
-            .raft
-            .stream_append(requests)
-            .map(|result| result.map(convert::append_reply_to_wire).map_err(stopped));
+        // Raft may have made a reply before the node failed that is asked for only now.
+        let fatal = self.inner.fatal.clone();
+        let replies = self.inner.raft.stream_append(requests).map(move |result| {
+            unless_failed(&fatal)?;
+            result.map(convert::append_reply_to_wire).map_err(stopped)
+        });
         Ok(Response::new(replies.boxed()))
     }
 
@@ -374,9 +389,9 @@ impl peer_service_server::PeerService for PeerService {
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
         let reply = self.inner.raft.append_entries(request).await.map_err(stopped)?;
-        Ok(Response::new(convert::append_reply_to_wire(
+        self.answer(convert::append_reply_to_wire(
             reply.into_stream_result(prev, last),
-        )))
+        ))
     }
 
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteReply>, Status> {
@@ -390,7 +405,7 @@ impl peer_service_server::PeerService for PeerService {
             .vote(convert::vote_request_from_wire(request)?)
             .await
             .map_err(stopped)?;
-        Ok(Response::new(convert::vote_reply_to_wire(&reply)))
+        self.answer(convert::vote_reply_to_wire(&reply))
     }
 
     async fn pre_vote(
@@ -407,7 +422,7 @@ impl peer_service_server::PeerService for PeerService {
             .pre_vote(convert::vote_request_from_wire(request)?)
             .await
             .map_err(stopped)?;
-        Ok(Response::new(convert::vote_reply_to_wire(&reply)))
+        self.answer(convert::vote_reply_to_wire(&reply))
     }
 
     async fn install_snapshot(
@@ -429,9 +444,9 @@ impl peer_service_server::PeerService for PeerService {
             .install_full_snapshot(vote, Snapshot { meta, snapshot })
             .await
             .map_err(stopped)?;
-        Ok(Response::new(wire::SnapshotReply {
+        self.answer(wire::SnapshotReply {
             vote: Some(convert::vote_to_wire(&reply.vote)),
-        }))
+        })
     }
 
     async fn transfer_leader(
@@ -465,7 +480,7 @@ impl peer_service_server::PeerService for PeerService {
                 })
             }
         };
-        Ok(Response::new(wire::TransferLeaderReply { result: Some(result) }))
+        self.answer(wire::TransferLeaderReply { result: Some(result) })
     }
 
     async fn read_index(
@@ -489,7 +504,7 @@ impl peer_service_server::PeerService for PeerService {
                 ));
             }
         };
-        Ok(Response::new(wire::ReadIndexReply { result: Some(result) }))
+        self.answer(wire::ReadIndexReply { result: Some(result) })
     }
 }
 
