@@ -5,7 +5,7 @@
 //! other, an export runs. One line of JSON a day goes to a file; `benches/peers` makes the table and the plots of it.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -350,7 +350,7 @@ fn throughput(json: &str) -> Result<f64, Failure> {
 
 fn append(path: &Path, line: &str) -> Result<(), Failure> {
     use std::io::Write;
-    let problem = |why: std::io::Error| format!("cannot write {}: {why}", PathBuf::from(path).display());
+    let problem = |why: std::io::Error| format!("cannot write {}: {why}", path.display());
     let mut file = fs::File::options()
         .create(true)
         .append(true)
