@@ -11,6 +11,7 @@
 //! that way, on one clock, the bound holds whatever the network delayed.
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -119,6 +120,8 @@ pub(crate) struct Barrier {
     queue: mpsc::UnboundedSender<Reader>,
     applied: Arc<Applied>,
     points: Arc<Mutex<VecDeque<(Instant, u64)>>>,
+    /// How many readers wait.
+    readers: Arc<AtomicU64>,
     /// True once this node is being stopped.
     stopping: watch::Receiver<bool>,
 }
@@ -149,12 +152,14 @@ impl Barrier {
             queue,
             applied,
             points,
+            readers: Arc::default(),
             stopping,
         }
     }
 
     /// Passes a barrier; see [`Group::read_barrier`](crate::Group::read_barrier).
     pub(crate) async fn pass(&self, deadline: Instant) -> Result<ReadPoint, BarrierError> {
+        let _counted = Counted::begin(&self.readers);
         let (reply, answer) = oneshot::channel();
         self.queue
             .send(Reader {
@@ -181,6 +186,11 @@ impl Barrier {
             .unwrap_or(Err(BarrierError::Timeout))
     }
 
+    /// How many readers wait.
+    pub(crate) fn readers(&self) -> u64 {
+        self.readers.load(Ordering::Relaxed)
+    }
+
     /// How old the newest confirmed moment is that is applied here.
     pub(crate) fn staleness(&self) -> Option<Duration> {
         let next_index = self.applied.next_index();
@@ -188,6 +198,22 @@ impl Barrier {
         let newest = points.iter().rposition(|(_, index)| *index < next_index)?;
         points.drain(..newest);
         points.front().map(|(began, _)| began.elapsed())
+    }
+}
+
+/// One that waits, until it is dropped.
+struct Counted<'a>(&'a AtomicU64);
+
+impl<'a> Counted<'a> {
+    fn begin(count: &'a AtomicU64) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Counted(count)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

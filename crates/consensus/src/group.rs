@@ -471,8 +471,14 @@ impl Group {
             members,
             membership_id: membership::show_id(membership.log_id().as_ref()),
             membership_committed: membership_at.is_some() && membership_at <= committed,
-            membership_changing: membership.get_joint_config().len() > 1,
+            voter_sets: membership
+                .get_joint_config()
+                .iter()
+                .map(|voters| voters.iter().copied().collect())
+                .collect(),
             sync_age_ms: self.inner.writer.sync_age().map(millis),
+            log_requests: self.inner.writer.waiting(),
+            readers: self.inner.barrier.readers(),
             recovered: *self.inner.recovered.borrow(),
             fatal: self.inner.fatal.reason(),
         }

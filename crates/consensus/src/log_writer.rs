@@ -174,6 +174,11 @@ impl LogWriter {
         self.progress.borrow().written
     }
 
+    /// How many requests are not written yet.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.last_ticket().saturating_sub(self.written())
+    }
+
     /// The ticket of the request queued last.
     pub(crate) fn last_ticket(&self) -> u64 {
         *lock(&self.next_ticket) - 1

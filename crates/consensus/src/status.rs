@@ -46,6 +46,13 @@ pub struct LogPosition {
     pub index: u64,
 }
 
+impl GroupStatus {
+    /// Whether a membership change is half done: two sets of voters are in force.
+    pub fn membership_changing(&self) -> bool {
+        self.voter_sets.len() > 1
+    }
+}
+
 impl std::fmt::Display for LogPosition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}-{}", self.term, self.index)
@@ -124,10 +131,14 @@ pub struct GroupStatus {
     pub membership_id: String,
     /// Whether that membership is known to be committed: no new leader can undo it.
     pub membership_committed: bool,
-    /// Whether a membership change is half done (two voter sets are in force).
-    pub membership_changing: bool,
+    /// The sets of voters of each of which a majority must agree: one, or two while a membership change is half done.
+    pub voter_sets: Vec<Vec<NodeId>>,
     /// How long the running sync has taken so far, milliseconds.
     pub sync_age_ms: Option<u64>,
+    /// How many requests to the log writer are not written yet.
+    pub log_requests: u64,
+    /// How many reads wait for their barrier.
+    pub readers: u64,
     /// Whether everything acknowledged before this node started has been applied again.
     pub recovered: bool,
     /// Why the node must stop, if it must.

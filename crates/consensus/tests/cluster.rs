@@ -171,7 +171,7 @@ async fn members_come_and_go() {
     let promoted = status.members.iter().find(|member| member.id == 4).unwrap();
     assert_eq!(promoted.role, MemberRole::Voter);
     assert_eq!(promoted.addresses.client, "client-4");
-    assert!(!status.membership_changing);
+    assert!(!status.membership_changing());
 
     // The newcomer's vote counts: with one of the old ones gone for good, another may fail.
     let follower = (1..=3).find(|id| *id != leader).unwrap();

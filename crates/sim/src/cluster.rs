@@ -488,7 +488,7 @@ impl Cluster {
     /// Whether no membership change is under way, half done or not yet agreed on.
     pub(crate) fn settled(&self) -> bool {
         self.foremost()
-            .is_some_and(|status| status.membership_committed && !status.membership_changing)
+            .is_some_and(|status| status.membership_committed && !status.membership_changing())
     }
 
     /// The members with a vote, as the newest membership says that a running node knows.

@@ -92,7 +92,7 @@ pub async fn run(cluster: Arc<Cluster>, configuration: &Configuration) -> BTreeM
 }
 
 /// Mends everything that is still wrong, and has what is beyond mending replaced; then what the run is to end with goes
-/// wrong for good. When it returns, the members that [`Left`] names can converge.
+/// wrong for good. When it returns, all members can converge but those that [`Left`] says may stay behind.
 pub async fn heal(cluster: &Arc<Cluster>, configuration: &Configuration) -> Left {
     trace::event("heal", &format!("ending={:?}", configuration.ending));
     crash_points::disarm(cluster);

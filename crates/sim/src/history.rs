@@ -212,7 +212,7 @@ impl Input {
         }
     }
 
-    /// The display name that it writes.
+    /// What it writes into every field that there is for it, so that it can be told who wrote them.
     pub fn fingerprint(&self) -> Option<&str> {
         match self {
             Input::Create { fingerprint, .. }
@@ -377,6 +377,15 @@ pub struct AccountView {
     /// While it waits for its purge, and once it is purged: when that is due, log time.
     pub purge_time_ms: Option<u64>,
 }
+
+/// Whether what writes this fingerprint also restricts the account. (Every attempt replaces the restrictions that there
+/// were.)
+pub fn restricts(fingerprint: &str) -> bool {
+    fingerprint.ends_with(RESTRICTING)
+}
+
+/// How the fingerprints end of those attempts that restrict the account.
+pub const RESTRICTING: &str = "-r";
 
 /// Where an account is in its life.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytes::Bytes;
-use holdfast_consensus::{GroupStatus, LogPosition, MemberRole, Role};
+use holdfast_consensus::{GroupStatus, LogPosition, Role};
 use holdfast_storage::engine::{Direction, View};
 use holdfast_storage::faulty::FaultyDisk;
 use holdfast_types::Family;
@@ -43,6 +43,10 @@ const KEPT_MAX: usize = 5;
 /// 1,100 in some hundred runs.
 const TASKS_MAX: usize = 3_000;
 
+/// The most requests that may wait on one node for its log writer, or reads for their barrier: what its clients and its
+/// peers have in flight at once.
+const QUEUE_MAX: u64 = 500;
+
 /// What the monitor remembers.
 #[derive(Default)]
 struct Seen {
@@ -64,6 +68,7 @@ struct Seen {
     nodes: BTreeMap<Node, NodeSeen>,
     looks: u64,
     most_tasks: usize,
+    longest_queue: u64,
 }
 
 /// What an entry is, as its first bytes on disk say.
@@ -102,6 +107,8 @@ pub struct Observed {
     pub looks: u64,
     /// The most tasks alive at once in the whole simulation.
     pub most_tasks: usize,
+    /// The most requests that waited for one node's log writer, or reads for its barrier.
+    pub longest_queue: u64,
 }
 
 impl Monitor {
@@ -133,6 +140,7 @@ impl Monitor {
             elections: seen.leaders.len() as u64,
             looks: seen.looks,
             most_tasks: seen.most_tasks,
+            longest_queue: seen.longest_queue,
         }
     }
 }
@@ -171,6 +179,7 @@ impl Seen {
         if status.fatal.is_some() || status.role == Role::Stopped {
             return;
         }
+        self.queues(id, &status);
         let (applied, state) = node.group().applied();
         let seen_applied = self.nodes.get(&id).map_or(0, |seen| seen.applied);
         let durable = cluster.disk(id).durable();
@@ -190,6 +199,19 @@ impl Seen {
         let last = status.last_log.map_or(0, |last| last.index);
         self.tail_matching(id, applied + 1, last.min(applied + TAIL_MAX), &*written);
         self.quorum(cluster, id, &status, applied);
+    }
+
+    /// Who waits is somebody that was let in, and those are bounded.
+    fn queues(&mut self, id: Node, status: &GroupStatus) {
+        for (queue, length) in [
+            ("requests wait for the log writer", status.log_requests),
+            ("reads wait for their barrier", status.readers),
+        ] {
+            self.longest_queue = self.longest_queue.max(length);
+            if length > QUEUE_MAX {
+                self.violation("bounds", format!("node {id}: {length} {queue}"));
+            }
+        }
     }
 
     /// A promised term is kept over any restart. Term and apply never go back within an incarnation. (What openraft
@@ -319,7 +341,7 @@ impl Seen {
         }
     }
 
-    /// What a node applied is durable on a majority of the voters it knows.
+    /// What a node applied is durable on a majority of the voters it knows; of both sets of them, while they change.
     fn quorum(&mut self, cluster: &Cluster, id: Node, status: &GroupStatus, applied: u64) {
         let Some(last) = status.applied.filter(|last| last.index == applied) else {
             return;
@@ -334,24 +356,20 @@ impl Seen {
             .membership_id
             .split_once('-')
             .and_then(|(_, index)| index.parse().ok());
-        if status.membership_changing || since.is_none_or(|since: u64| applied < since) {
+        if since.is_none_or(|since: u64| applied < since) {
             return;
         }
-        let voters: Vec<Node> = status
-            .members
-            .iter()
-            .filter(|member| member.role == MemberRole::Voter)
-            .map(|member| member.id)
-            .collect();
-        let durable = voters
-            .iter()
-            .filter(|voter| holds_durably(cluster, **voter, last))
-            .count();
-        if durable * 2 <= voters.len() {
-            let message = format!(
-                "node {id} applied {last}, but only {durable} of the voters {voters:?} hold it durably"
-            );
-            self.violation("quorum", message);
+        for voters in &status.voter_sets {
+            let durable = voters
+                .iter()
+                .filter(|voter| holds_durably(cluster, **voter, last))
+                .count();
+            if durable * 2 <= voters.len() {
+                let message = format!(
+                    "node {id} applied {last}, but only {durable} of the voters {voters:?} hold it durably"
+                );
+                self.violation("quorum", message);
+            }
         }
     }
 

@@ -383,6 +383,7 @@ fn summarize(
         undecided: verdict.undecided,
         reached: leaving::reached(),
         most_tasks: observed.most_tasks as u64,
+        longest_queue: observed.longest_queue,
         most_memory_mib: 0,
         violations,
     }

@@ -44,6 +44,9 @@ pub struct Summary {
     pub reached: BTreeMap<String, u64>,
     /// The most tasks alive at once.
     pub most_tasks: u64,
+    /// The longest queue of one node.
+    #[serde(default)]
+    pub longest_queue: u64,
     /// The most memory that the process had at once, mebibytes; whoever started it looked. Not part of what must be
     /// the same in every run of a seed.
     #[serde(default, skip_serializing_if = "is_zero")]

@@ -52,6 +52,8 @@ pub use world::Tally;
 
 /// How many machines the clients work on. They do not share their links to the nodes.
 const PLACES: u32 = 3;
+/// How many look at accounts when the clients make too few calls.
+const LOOKERS: u32 = 16;
 
 /// A node as clients reach it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,9 +97,21 @@ pub async fn run(
         .map(|place| cluster.outside(&format!("clients-{place}")))
         .collect();
     let mut clients = Vec::new();
-    for number in 1..=workload.clients {
+    let lookers = if workload.calls_per_second_min > 0 {
+        LOOKERS
+    } else {
+        0
+    };
+    for number in 1..=workload.clients + lookers {
         match Worker::new(number, configuration, cluster, recorder, &world) {
-            Ok(worker) => clients.push(places[number as usize % places.len()].spawn(worker.run(until))),
+            Ok(worker) => {
+                let place = &places[number as usize % places.len()];
+                clients.push(if number <= workload.clients {
+                    place.spawn(worker.run(until))
+                } else {
+                    place.spawn(worker.look_when_others_wait(until))
+                });
+            }
             Err(why) => recorder.violation(format!("client {number} could not be made: {why}")),
         }
     }

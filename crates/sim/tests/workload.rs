@@ -21,6 +21,7 @@ fn calm(seed: u64) -> Configuration {
         scenario: "calm".into(),
         safety_ms: SAFETY_MS,
         faults: Vec::new(),
+        founding: None,
         ending: Ending::Healed,
         ..draw(seed)
     }

@@ -426,10 +426,7 @@ fn show(account: &str, row: &Row) -> AccountView {
         Account::Present(present) => (
             present.fingerprint.clone(),
             present.identifiers.iter().cloned().collect(),
-            match present.pending {
-                true => State::PendingDeletion,
-                false => State::Active,
-            },
+            present.state(),
         ),
         Account::Absent | Account::Purged => (String::new(), Vec::new(), State::Deleted),
     };

@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use super::evidence::{Fate, Seen};
-use crate::history::{AccountView, ImportAction, ImportMode, Input, Reason, State};
+use crate::history::{AccountView, ImportAction, ImportMode, Input, Reason, State, restricts};
 
 /// An account as the rules see it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -101,17 +101,20 @@ impl Present {
 
     /// Whether an answer shows exactly this.
     pub(crate) fn is(&self, view: &AccountView) -> bool {
-        let pending = match view.state {
-            State::Active => false,
-            State::PendingDeletion => true,
-            // No request of the histories restricts an account.
-            State::Suspended | State::Deleted => return false,
-        };
         self.revision == view.revision
-            && self.pending == pending
+            && self.state() == view.state
             && self.fingerprint == view.fingerprint
             && self.identifiers.len() == view.identifiers.len()
             && view.identifiers.iter().all(|one| self.identifiers.contains(one))
+    }
+
+    /// What its pending deletion and its restrictions come to.
+    pub(crate) fn state(&self) -> State {
+        match (self.pending, restricts(&self.fingerprint)) {
+            (true, _) => State::PendingDeletion,
+            (false, true) => State::Suspended,
+            (false, false) => State::Active,
+        }
     }
 
     fn next(&self) -> Self {
@@ -258,13 +261,9 @@ pub(crate) fn refused(state: &Account, input: &Input, verdict: &Verdict, reason:
             let Account::Present(present) = state else {
                 return false;
             };
-            let is = match present.pending {
-                true => State::PendingDeletion,
-                false => State::Active,
-            };
             // An undelete is also refused once the purge is due.
             let late = present.pending && matches!(input, Input::Undelete { .. });
-            (no == Some(No::Forbidden) || late) && told.is_none_or(|told| told == is)
+            (no == Some(No::Forbidden) || late) && told.is_none_or(|told| told == present.state())
         }
         Reason::EtagMismatch { current } => {
             no == Some(No::Etag) && current.is_none_or(|current| state.revision() == Some(current))

@@ -32,6 +32,9 @@ pub struct Totals {
     /// The most tasks that were alive at once in one run.
     #[serde(default)]
     pub most_tasks: u64,
+    /// The longest queue of one node in one run.
+    #[serde(default)]
+    pub longest_queue: u64,
     /// Operations by outcome.
     pub operations: BTreeMap<String, u64>,
     /// Faults by kind.
@@ -60,6 +63,7 @@ impl Totals {
         }
         self.most_memory_mib = self.most_memory_mib.max(run.most_memory_mib);
         self.most_tasks = self.most_tasks.max(run.most_tasks);
+        self.longest_queue = self.longest_queue.max(run.longest_queue);
         self.elections += run.elections;
         self.checked += run.checked;
         self.undecided += run.undecided;
@@ -83,6 +87,7 @@ impl Totals {
         }
         self.most_memory_mib = self.most_memory_mib.max(other.most_memory_mib);
         self.most_tasks = self.most_tasks.max(other.most_tasks);
+        self.longest_queue = self.longest_queue.max(other.longest_queue);
         self.elections += other.elections;
         self.checked += other.checked;
         self.undecided += other.undecided;
@@ -155,7 +160,10 @@ impl fmt::Display for Totals {
         )?;
         row(
             "at most in one run",
-            format!("{} MiB, {} tasks", self.most_memory_mib, self.most_tasks),
+            format!(
+                "{} MiB, {} tasks, {} in a queue",
+                self.most_memory_mib, self.most_tasks, self.longest_queue
+            ),
         )?;
         for (outcome, count) in &self.operations {
             row(&format!("operations {outcome}"), count.to_string())?;

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use holdfast_client::{ClientError, Outcome as Known, v1};
 use holdfast_types::ConsistencyToken;
 
+use super::request::signature;
 use crate::history::{AccountView, Outcome, Output, Reason, State};
 
 /// The part of a refusal's facts that only the caller knows: which identifiers stood at which place.
@@ -16,7 +17,7 @@ pub(super) struct Place {
     pub(super) remove: Option<String>,
 }
 
-/// An account as the history keeps it. None: the answer makes no sense.
+/// An account as the history keeps it. None: the answer makes no sense, or it is not of one attempt.
 pub(super) fn view(account: &v1::Account) -> Option<AccountView> {
     let state = match account.state() {
         v1::AccountState::Active => State::Active,
@@ -34,7 +35,7 @@ pub(super) fn view(account: &v1::Account) -> Option<AccountView> {
     Some(AccountView {
         account: account.account_id.clone(),
         revision: account.revision,
-        fingerprint: account.display_name.clone(),
+        fingerprint: signature(account)?.to_owned(),
         identifiers,
         state,
         update_time_ms: account.update_time.as_ref().map_or(0, millis),

@@ -7,6 +7,9 @@ use holdfast_storage::choices::SplitMix64;
 
 use crate::config::{Action, RealmRules, Workload};
 
+/// What a run has at least: thirty, and a little for its edges.
+const CALLS_PER_SECOND_MIN: u32 = 32;
+
 /// What is known of an action before a run.
 struct Usual {
     action: Action,
@@ -51,7 +54,7 @@ const USUAL: [Usual; 17] = [
 /// Draws what clients do, and the rules of their realm.
 pub fn draw(choices: &mut SplitMix64) -> (Workload, RealmRules) {
     let clients = between(choices, 12, 20);
-    // Well above the thirty a second that a run must have at least, because faults make clients wait.
+    // Well above the least, because faults make clients wait.
     let calls_per_second = between(choices, 110, 260);
     let weights = weights(choices);
     let workload = Workload {
@@ -62,6 +65,7 @@ pub fn draw(choices: &mut SplitMix64) -> (Workload, RealmRules) {
         hot_share: one_of(choices, &[30, 60, 80, 95]) as f64 / 100.0,
         identifiers: between(choices, 3, 12) as u32,
         deadline_ms: one_of(choices, &[500, 1_000, 2_000, 3_000, 5_000, 10_000]),
+        calls_per_second_min: CALLS_PER_SECOND_MIN,
         calls_max: None,
         weights,
     };

@@ -6,7 +6,7 @@ use holdfast_types::RequestId;
 
 use super::brief;
 use super::repeats::Late;
-use crate::history::{History, Input, Operation, Outcome};
+use crate::history::{History, Input, Operation, Outcome, RESTRICTING};
 use crate::trace;
 
 /// Collects what clients see. Clones write into the same history.
@@ -91,11 +91,16 @@ impl Recorder {
         self.lock().violations.push(what);
     }
 
-    /// A display name that no other request has.
+    /// What no other attempt writes. Every third restricts the account.
     pub(super) fn fingerprint(&self, client: u32) -> String {
         let mut inner = self.lock();
         inner.fingerprints += 1;
-        format!("c{client}-{}", inner.fingerprints)
+        let restricting = if inner.fingerprints.is_multiple_of(3) {
+            RESTRICTING
+        } else {
+            ""
+        };
+        format!("c{client}-{}{restricting}", inner.fingerprints)
     }
 
     /// A number that no other scan has.

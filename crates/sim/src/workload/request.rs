@@ -1,13 +1,17 @@
 //! Mutations as values: made once, sent once or many times, always the same.
 
+use std::collections::BTreeMap;
+
 use holdfast_accounts::limits::CLOCK_SKEW_MS_MAX;
 use holdfast_client::v1;
 use holdfast_types::{Millis, RequestId};
 
 use super::convert::Place;
 use super::dice::Dice;
-use crate::history::Input;
+use crate::history::{Input, restricts};
 
+/// The label and the attribute that hold the fingerprint of the attempt that wrote them.
+const SIGNED: &str = "attempt";
 /// The realm that everything happens in.
 pub(super) const REALM: &str = "realms/default";
 
@@ -79,12 +83,64 @@ impl Typed {
     }
 }
 
+/// What an attempt leaves in an account beside identifiers: its fingerprint in every field that there is for it, so that
+/// an account made of two attempts, or of half of one, shows (see [`signature`]).
+fn signed(fingerprint: &str) -> v1::Account {
+    let label = (SIGNED.to_owned(), fingerprint.to_owned());
+    let restriction = v1::Restriction {
+        code: fingerprint.replace('-', "_"),
+        ..v1::Restriction::default()
+    };
+    v1::Account {
+        display_name: fingerprint.to_owned(),
+        labels: BTreeMap::from([label]),
+        attributes: attributes(fingerprint),
+        restrictions: restricts(fingerprint)
+            .then_some(restriction)
+            .into_iter()
+            .collect(),
+        ..v1::Account::default()
+    }
+}
+
+fn attributes(fingerprint: &str) -> BTreeMap<String, v1::Attribute> {
+    let attribute = v1::Attribute {
+        value: Some(v1::attribute::Value::StringValue(fingerprint.to_owned())),
+        ..v1::Attribute::default()
+    };
+    BTreeMap::from([(SIGNED.to_owned(), attribute)])
+}
+
+/// The fingerprint of the attempt that wrote an account; none if its fields are not of one attempt. A tombstone has the
+/// empty one.
+pub(super) fn signature(account: &v1::Account) -> Option<&str> {
+    let fingerprint = account.display_name.as_str();
+    let expected = if fingerprint.is_empty() {
+        v1::Account::default()
+    } else {
+        signed(fingerprint)
+    };
+    let codes = |account: &v1::Account| -> Vec<String> {
+        let codes = account.restrictions.iter();
+        codes.map(|restriction| restriction.code.clone()).collect()
+    };
+    let values = |account: &v1::Account| -> Vec<_> {
+        let attributes = account.attributes.iter();
+        attributes
+            .map(|(name, attribute)| (name.clone(), attribute.value.clone()))
+            .collect()
+    };
+    let same = account.labels == expected.labels
+        && codes(account) == codes(&expected)
+        && values(account) == values(&expected);
+    same.then_some(fingerprint)
+}
+
 /// An account to be.
 pub(super) fn account(fingerprint: &str, identifiers: &[Typed]) -> v1::Account {
     v1::Account {
-        display_name: fingerprint.to_owned(),
         identifiers: identifiers.iter().map(Typed::to_identifier).collect(),
-        ..v1::Account::default()
+        ..signed(fingerprint)
     }
 }
 
@@ -153,12 +209,13 @@ impl Mutation {
         let message = v1::UpdateAccountRequest {
             account: Some(v1::Account {
                 name: name(&account),
-                display_name: fingerprint.clone(),
-                ..v1::Account::default()
+                attributes: BTreeMap::new(),
+                ..signed(&fingerprint)
             }),
             update_mask: Some(prost_types::FieldMask {
-                paths: vec!["display_name".into()],
+                paths: ["display_name", "labels", "restrictions"].map(Into::into).into(),
             }),
+            set_attributes: attributes(&fingerprint),
             etag: etag(if_etag),
             request_id: id.to_string(),
             ..v1::UpdateAccountRequest::default()
@@ -284,6 +341,35 @@ mod tests {
 
     use super::*;
     use crate::workload::world::contested;
+
+    #[test]
+    fn an_account_of_two_attempts_has_no_signature() {
+        for fingerprint in ["c1-7", "c1-9-r"] {
+            let whole = account(fingerprint, &[]);
+            assert_eq!(signature(&whole), Some(fingerprint));
+            let half = v1::Account {
+                display_name: "c2-8".into(),
+                ..whole.clone()
+            };
+            assert_eq!(signature(&half), None);
+            let stale = v1::Account {
+                attributes: attributes("c2-8"),
+                ..whole.clone()
+            };
+            assert_eq!(signature(&stale), None);
+            let mut free = whole;
+            free.restrictions.clear();
+            assert_eq!(signature(&free).is_none(), restricts(fingerprint));
+        }
+        let mut tombstone = v1::Account::default();
+        assert_eq!(signature(&tombstone), Some(""));
+        tombstone.attributes = attributes("c1-7");
+        assert_eq!(
+            signature(&tombstone),
+            None,
+            "personal data that outlived its erasure"
+        );
+    }
 
     #[test]
     fn every_spelling_has_the_canonical_form_that_the_history_keeps() {

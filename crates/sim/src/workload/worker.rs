@@ -96,6 +96,24 @@ impl Worker {
         rest.collect()
     }
 
+    /// Looks at accounts until then, whenever all clients together have made fewer calls than they should have by now.
+    /// It leaves nothing to repeat.
+    pub(super) async fn look_when_others_wait(mut self, until: Instant) -> Vec<Late> {
+        let (began, before) = (Instant::now(), self.caller.recorder.count());
+        let calls_max = self.workload.calls_max.unwrap_or(u64::MAX);
+        loop {
+            sleep(Duration::from_millis(self.dice.between(20, 100))).await;
+            let calls = self.caller.recorder.count();
+            if Instant::now() >= until || calls as u64 >= calls_max {
+                return Vec::new();
+            }
+            let due = began.elapsed().as_secs_f64() * f64::from(self.workload.calls_per_second_min);
+            if ((calls - before) as f64) < due {
+                self.look().await;
+            }
+        }
+    }
+
     async fn pause(&mut self) {
         let mean_us = self.workload.pause_ms * 1_000;
         sleep(Duration::from_micros(self.dice.between(0, 2 * mean_us))).await;

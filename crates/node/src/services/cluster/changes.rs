@@ -324,8 +324,10 @@ mod tests {
                 .collect(),
             membership_id: "1-1".into(),
             membership_committed: true,
-            membership_changing: false,
+            voter_sets: Vec::new(),
             sync_age_ms: None,
+            log_requests: 0,
+            readers: 0,
             recovered: true,
             fatal: None,
         }

@@ -6,7 +6,7 @@ use super::super::evidence::{Evidence, Fate, Request, Seen, Track};
 use super::super::model::{self, Account};
 use super::super::search::{Model, Timed};
 use super::{Classes, purge, seen, timed};
-use crate::history::{AccountView, Input, Outcome, Reason};
+use crate::history::{AccountView, Input, Outcome, Reason, restricts};
 
 /// A call about one account.
 #[derive(Debug, Clone)]
@@ -28,8 +28,15 @@ pub(super) struct AccountModel<'h> {
     shown: BTreeSet<&'h str>,
 }
 
-/// Stands for every fingerprint that no answer shows: it does not matter which one it was.
-const NEVER_SHOWN: &str = "(never shown)";
+/// Stands for every fingerprint that no answer shows: it does not matter which one it was, only whether it restricts, which
+/// a refusal may tell.
+fn never_shown(fingerprint: &str) -> &'static str {
+    if restricts(fingerprint) {
+        "(never shown)-r"
+    } else {
+        "(never shown)"
+    }
+}
 
 impl<'h> AccountModel<'h> {
     pub(super) fn new(evidence: &Evidence<'h>, track: &Track<'h>) -> Self {
@@ -56,7 +63,7 @@ impl<'h> AccountModel<'h> {
                 return None;
             }
             if !self.shown.contains(present.fingerprint.as_str()) {
-                NEVER_SHOWN.clone_into(&mut present.fingerprint);
+                present.fingerprint = never_shown(&present.fingerprint).to_owned();
             }
         }
         Some(next)
@@ -112,7 +119,7 @@ pub(super) fn calls<'h>(evidence: &Evidence<'h>, track: &Track<'h>) -> Vec<Timed
                     | Input::ImportItem { fingerprint, .. }
                         if !shown(fingerprint.as_str()) =>
                     {
-                        NEVER_SHOWN.clone_into(fingerprint);
+                        *fingerprint = never_shown(fingerprint).to_owned();
                     }
                     _ => {}
                 }
