@@ -341,7 +341,9 @@ impl Seen {
         }
     }
 
-    /// What a node applied is durable on a majority of the voters it knows; of both sets of them, while they change.
+    /// What a node applied is durable on a majority of the voters it knows. While they change, of those to come; and of
+    /// both sets if the leader, too, still knows both: one that has written the end of the change asks only those to come,
+    /// also for entries before it.
     fn quorum(&mut self, cluster: &Cluster, id: Node, status: &GroupStatus, applied: u64) {
         let Some(last) = status.applied.filter(|last| last.index == applied) else {
             return;
@@ -359,7 +361,16 @@ impl Seen {
         if since.is_none_or(|since: u64| applied < since) {
             return;
         }
-        for voters in &status.voter_sets {
+        let agreed = cluster.ids().into_iter().any(|other| {
+            let leader = cluster.node(other).map(|node| node.group().status());
+            leader.is_some_and(|leader| {
+                leader.role == Role::Leader
+                    && leader.term == status.term
+                    && leader.membership_id == status.membership_id
+            })
+        });
+        let sets = status.voter_sets.iter().rev();
+        for voters in sets.take(if agreed { usize::MAX } else { 1 }) {
             let durable = voters
                 .iter()
                 .filter(|voter| holds_durably(cluster, **voter, last))
