@@ -5,9 +5,11 @@
 //! waits here and ends it with the message.
 
 use std::any::Any;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::panic::AssertUnwindSafe;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 
 use futures::FutureExt;
 use tokio::sync::watch;
@@ -60,6 +62,22 @@ impl FatalSink {
                 std::panic::resume_unwind(panic)
             }
         }
+    }
+
+    /// Runs `work` unless this node has failed, which is looked at whenever the work could go on.
+    ///
+    /// openraft's answers to a call when it has stopped are prepared by the first caller that notices, and if that one goes
+    /// away meanwhile, the next one's task panics (`raft_inner.rs`, `get_core_stop_error`). A failure is reported before
+    /// openraft stops, so no call that is run here notices.
+    pub(crate) async fn unless_failed<F: Future>(&self, work: F) -> Option<F::Output> {
+        let mut work = pin!(work);
+        poll_fn(|context| {
+            if self.has_failed() {
+                return Poll::Ready(None);
+            }
+            work.as_mut().poll(context).map(Some)
+        })
+        .await
     }
 
     /// The failure, if there was one.

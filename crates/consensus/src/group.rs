@@ -298,9 +298,10 @@ impl Group {
                 .await
                 .map_err(|_| unknown(&"raft stopped before it answered"))
         };
-        let answer = timeout_at(deadline, answer)
+        let answer = timeout_at(deadline, self.inner.fatal.unless_failed(answer))
             .await
-            .map_err(|_| unknown(&"the deadline passed before it was committed"))??;
+            .map_err(|_| unknown(&"the deadline passed before it was committed"))?
+            .ok_or_else(|| unknown(&"this node has failed"))??;
         match answer {
             Ok(response) => match response.data {
                 ApplyReply::Command(reply) => Ok(Committed {
@@ -558,8 +559,11 @@ impl Group {
     pub async fn trigger_snapshot(&self, deadline: Instant) -> Result<u64, FlushError> {
         let wanted = self.inner.applied.next_index().checked_sub(1);
         let flushed = snapshot::flush_up_to(&self.inner.raft, wanted);
-        match timeout_at(deadline, flushed).await {
-            Ok(result) => result,
+        match timeout_at(deadline, self.inner.fatal.unless_failed(flushed)).await {
+            Ok(Some(result)) => result,
+            Ok(None) => Err(FlushError::Stopped {
+                why: "this node has failed".into(),
+            }),
             Err(_) => {
                 reached!("snapshot.not-flushed-in-time");
                 Err(FlushError::Timeout {

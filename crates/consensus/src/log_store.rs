@@ -326,8 +326,17 @@ impl RaftLogReader<TypeConfig> for LogStore {
         Ok(self.lock().vote)
     }
 
+    /// For replication, which sends what it is given as the entries that follow `start`'s predecessor. If the first of
+    /// them was purged it is given none: openraft makes a heartbeat of that, and not a log with a hole.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<LogEntry>, io::Error> {
-        self.read(start, end, REQUEST_BYTES_MAX)
+        if start < self.lock().first {
+            reached!("log.purged-before-it-was-sent");
+            return Ok(Vec::new());
+        }
+        let entries = self.read(start, end, REQUEST_BYTES_MAX)?;
+        // It may have been purged between the two looks.
+        let follow = entries.first().is_none_or(|first| first.log_id.index == start);
+        Ok(if follow { entries } else { Vec::new() })
     }
 
     async fn entries_stream<RB>(
@@ -661,6 +670,12 @@ mod tests {
         log.wait_written(5).await.unwrap();
         log.purge(log_id(1, 2)).await.unwrap();
         log.wait_all_written().await.unwrap();
+        // Nobody is sent the entries after a hole as if they followed.
+        assert_eq!(ids(&log.limited_get_log_entries(2, 6).await.unwrap()), []);
+        assert_eq!(
+            ids(&log.limited_get_log_entries(3, 5).await.unwrap()),
+            expected[3..5]
+        );
 
         let (mut log, _) = open(&disk, 0);
         assert_eq!(ids(&log.try_get_log_entries(..).await.unwrap()), expected[3..]);

@@ -196,12 +196,15 @@ impl Network {
         // of the next leader, perhaps before it: openraft takes that for its own mistake, and the node dies of it. The
         // vote for the next leader is stored before its entries are.
         let (log, leads) = (self.log.clone(), self.term);
+        let (open, hold) = Open::new();
         let mut input = futures::stream::poll_fn(move |context| {
-            if log.reached().1 != leads {
-                reached!("network.former-leader-falls-silent");
-                return Poll::Ready(None);
-            }
-            input.poll_next_unpin(context)
+            open.unless_closed(|| {
+                if log.reached().1 != leads {
+                    reached!("network.former-leader-falls-silent");
+                    return Poll::Ready(None);
+                }
+                input.poll_next_unpin(context)
+            })
         });
         // openraft pauses after failures before it yields the first request. A connection that is refused at once
         // would never ask for one, and a dead peer would be tried again without any pause.
@@ -236,9 +239,9 @@ impl Network {
             addresses: self.addresses.clone(),
             purpose: self.purpose,
         };
-        let state = Some((this, replies, unanswered));
+        let state = Some((this, replies, unanswered, hold));
         Ok(futures::stream::unfold(state, move |state| async move {
-            let (this, mut replies, unanswered) = state?;
+            let (this, mut replies, unanswered, hold) = state?;
             loop {
                 let reply = match timeout(ttl, replies.message()).await {
                     Ok(reply) => reply,
@@ -255,7 +258,7 @@ impl Network {
                 return match reply.and_then(|reply| reply.map(convert::append_reply_from_wire).transpose()) {
                     Ok(Some(Ok(matched))) => {
                         this.note_matched(term, matched.as_ref());
-                        Some((Ok(Ok(matched)), Some((this, replies, unanswered))))
+                        Some((Ok(Ok(matched)), Some((this, replies, unanswered, hold))))
                     }
                     Ok(Some(refused)) => {
                         reached!("network.replication-refused");
@@ -531,6 +534,62 @@ fn chunks(
     })
 }
 
+/// Whether anybody still hears the replies to a stream of requests.
+///
+/// Whoever carries a stream to a peer goes on asking for requests when the replies have ended already. By then openraft
+/// takes nothing for under way to this follower any more and may have purged what comes next, which the stream would pass
+/// over: a request with a hole in it.
+#[derive(Clone)]
+struct Open(Arc<Mutex<bool>>);
+
+/// Keeps it open until it is dropped.
+struct Hold(Open);
+
+impl Open {
+    fn new() -> (Self, Hold) {
+        let open = Open(Arc::new(Mutex::new(true)));
+        (open.clone(), Hold(open))
+    }
+
+    /// The next request. Whoever closes meanwhile waits until it is made.
+    fn unless_closed<T>(&self, next: impl FnOnce() -> Poll<Option<T>>) -> Poll<Option<T>> {
+        let open = lock(&self.0);
+        if *open {
+            return next();
+        }
+        reached!("network.nobody-hears-the-replies");
+        Poll::Ready(None)
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        *lock(&self.0.0) = false;
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_ends_when_nobody_hears_its_replies() {
+        let (open, hold) = Open::new();
+        let mut asked = 0;
+        let mut ask = || {
+            open.unless_closed(|| {
+                asked += 1;
+                Poll::Ready(Some(asked))
+            })
+        };
+        assert_eq!(ask(), Poll::Ready(Some(1)));
+        assert_eq!(ask(), Poll::Ready(Some(2)));
+        drop(hold);
+        assert_eq!(ask(), Poll::Ready(None));
+        assert_eq!(asked, 2, "openraft is not asked any more");
+    }
 }

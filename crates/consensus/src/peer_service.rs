@@ -3,7 +3,9 @@
 //! Every call is checked first: it must come from a member of the same cluster that means this node and this
 //! shard. Whatever Raft refuses is an answer; only trouble is a status.
 
+use std::future::Future;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -194,6 +196,17 @@ impl PeerService {
         Ok(())
     }
 
+    /// Asks Raft, unless the node has failed or does so meanwhile.
+    async fn ask<T, E: std::fmt::Display>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Status> {
+        match self.inner.fatal.unless_failed(work).await {
+            Some(answer) => answer.map_err(stopped),
+            None => Err(failed(self.inner.fatal.reason())),
+        }
+    }
+
     /// Says yes, unless the node has failed meanwhile.
     fn answer<T>(&self, reply: T) -> Result<Response<T>, Status> {
         unless_failed(&self.inner.fatal)?;
@@ -325,12 +338,14 @@ fn epochs_contradict(one: (u64, u64), other: (u64, u64)) -> bool {
 /// A node that has failed says nothing to its peers, not even what was true before.
 fn unless_failed(fatal: &FatalSink) -> Result<(), Status> {
     match fatal.reason() {
-        Some(reason) => {
-            reached!("peer.silent-after-failure");
-            Err(Status::unavailable(format!("this node has failed: {reason}")))
-        }
+        Some(reason) => Err(failed(Some(reason))),
         None => Ok(()),
     }
+}
+
+fn failed(reason: Option<String>) -> Status {
+    reached!("peer.silent-after-failure");
+    Status::unavailable(format!("this node has failed: {}", reason.unwrap_or_default()))
 }
 
 /// Raft has stopped.
@@ -370,11 +385,17 @@ impl peer_service_server::PeerService for PeerService {
             })
         });
         let requests = futures::stream::once(async { first }).chain(rest);
+        let mut replies = self
+            .inner
+            .raft
+            .stream_append(requests)
+            .map(|result| result.map(convert::append_reply_to_wire).map_err(stopped))
+            .boxed();
         // Raft may have made a reply before the node failed that is asked for only now.
         let fatal = self.inner.fatal.clone();
-        let replies = self.inner.raft.stream_append(requests).map(move |result| {
-            unless_failed(&fatal)?;
-            result.map(convert::append_reply_to_wire).map_err(stopped)
+        let replies = futures::stream::poll_fn(move |context| match unless_failed(&fatal) {
+            Ok(()) => replies.poll_next_unpin(context),
+            Err(failed) => Poll::Ready(Some(Err(failed))),
         });
         Ok(Response::new(replies.boxed()))
     }
@@ -388,7 +409,7 @@ impl peer_service_server::PeerService for PeerService {
         let request = convert::append_from_wire(request)?;
         let prev = request.prev_log_id;
         let last = request.entries.last().map(|entry| entry.log_id).or(prev);
-        let reply = self.inner.raft.append_entries(request).await.map_err(stopped)?;
+        let reply = self.ask(self.inner.raft.append_entries(request)).await?;
         self.answer(convert::append_reply_to_wire(
             reply.into_stream_result(prev, last),
         ))
@@ -399,12 +420,8 @@ impl peer_service_server::PeerService for PeerService {
         let candidate = request.header.as_ref().map(|header| header.from_node);
         self.check(request.header.take(), "vote")?;
         self.check_candidate(&request, candidate)?;
-        let reply = self
-            .inner
-            .raft
-            .vote(convert::vote_request_from_wire(request)?)
-            .await
-            .map_err(stopped)?;
+        let request = convert::vote_request_from_wire(request)?;
+        let reply = self.ask(self.inner.raft.vote(request)).await?;
         self.answer(convert::vote_reply_to_wire(&reply))
     }
 
@@ -416,12 +433,8 @@ impl peer_service_server::PeerService for PeerService {
         let candidate = request.header.as_ref().map(|header| header.from_node);
         self.check(request.header.take(), "pre_vote")?;
         self.check_candidate(&request, candidate)?;
-        let reply = self
-            .inner
-            .raft
-            .pre_vote(convert::vote_request_from_wire(request)?)
-            .await
-            .map_err(stopped)?;
+        let request = convert::vote_request_from_wire(request)?;
+        let reply = self.ask(self.inner.raft.pre_vote(request)).await?;
         self.answer(convert::vote_reply_to_wire(&reply))
     }
 
@@ -438,12 +451,9 @@ impl peer_service_server::PeerService for PeerService {
             last_log_id: start.last_log_id.map(convert::log_id_from_wire),
             last_membership,
         };
-        let reply = self
-            .inner
-            .raft
-            .install_full_snapshot(vote, Snapshot { meta, snapshot })
-            .await
-            .map_err(stopped)?;
+        let snapshot = Snapshot { meta, snapshot };
+        let installed = self.inner.raft.install_full_snapshot(vote, snapshot);
+        let reply = self.ask(installed).await?;
         self.answer(wire::SnapshotReply {
             vote: Some(convert::vote_to_wire(&reply.vote)),
         })
@@ -461,13 +471,7 @@ impl peer_service_server::PeerService for PeerService {
             request.to_node,
             request.last_log_id.map(convert::log_id_from_wire),
         );
-        let result = match self
-            .inner
-            .raft
-            .handle_transfer_leader(request)
-            .await
-            .map_err(stopped)?
-        {
+        let result = match self.ask(self.inner.raft.handle_transfer_leader(request)).await? {
             Ok(()) => Kind::Accepted(wire::TransferAccepted {}),
             Err(TransferLeaderError::VoteChanged { actual, .. }) => {
                 reached!("leadership.offer-outdated");
