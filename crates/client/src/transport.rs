@@ -52,20 +52,20 @@ impl Connector {
     /// A channel to `host:port`.
     #[cfg(madsim)]
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, InvalidEndpoint> {
-        Ok(self.endpoint(address, "http")?.connect_lazy())
+        Ok(tonic::connect_lazy(&self.endpoint(address, "http")?))
     }
 
     /// A channel to `host:port`.
     #[cfg(not(madsim))]
     pub(crate) fn channel(&self, address: &str) -> Result<Channel, InvalidEndpoint> {
         let Some(tls) = &self.tls else {
-            return Ok(self.endpoint(address, "http")?.connect_lazy());
+            return Ok(tonic::connect_lazy(&self.endpoint(address, "http")?));
         };
         let endpoint = self.endpoint(address, "https")?;
         let endpoint = endpoint
             .tls_config(tls.clone())
             .map_err(|error| invalid(address, &error))?;
-        Ok(endpoint.connect_lazy())
+        Ok(tonic::connect_lazy(&endpoint))
     }
 
     fn endpoint(&self, address: &str, scheme: &str) -> Result<Endpoint, InvalidEndpoint> {

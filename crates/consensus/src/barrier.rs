@@ -28,7 +28,7 @@ use crate::apply::Applied;
 use crate::convert;
 use crate::error::BarrierError;
 use crate::peers::{Peers, Purpose};
-use crate::runtime::{timeout, timeout_at};
+use crate::runtime::{others_first, timeout, timeout_at};
 use crate::status::ReadPoint;
 use crate::trace;
 use crate::type_config::{LogId, Raft};
@@ -63,6 +63,7 @@ impl LeaderRounds {
         let (queue, mut waiting) = mpsc::unbounded_channel::<LeaderReply>();
         tokio::spawn(fatal.guard("the leader's rounds", async move {
             while let Some(first) = waiting.recv().await {
+                others_first().await;
                 let mut readers = vec![first];
                 while let Ok(next) = waiting.try_recv() {
                     readers.push(next);
@@ -230,6 +231,7 @@ struct Rounds {
 impl Rounds {
     async fn run(mut self) {
         while let Some(first) = self.waiting.recv().await {
+            others_first().await;
             let mut readers = vec![first];
             while let Ok(next) = self.waiting.try_recv() {
                 readers.push(next);

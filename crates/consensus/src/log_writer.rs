@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::FatalSink;
+use crate::runtime::others_first;
 use crate::type_config::TypeConfig;
 
 /// The most bytes gathered into one sync.
@@ -241,6 +242,7 @@ struct Writer {
 impl Writer {
     async fn run(mut self) {
         while let Some(first) = self.requests.recv().await {
+            others_first().await;
             let mut bytes = first.bytes;
             let mut group = vec![first];
             while bytes < self.sync_bytes_max {

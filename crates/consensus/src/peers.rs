@@ -185,7 +185,7 @@ impl Peers {
             Some(tls) => with_tls(endpoint, tls)?,
             None => endpoint,
         };
-        Ok(endpoint.connect_lazy())
+        Ok(tonic::connect_lazy(&endpoint))
     }
 }
 

@@ -35,6 +35,14 @@ pub(crate) async fn raising<F: Future>(fatal: &FatalSink, future: F) -> F::Outpu
     PANICS.scope(fatal.clone(), future).await
 }
 
+/// Gives everybody who can run a turn.
+///
+/// A task that is woken by a message runs before all others on its thread, and would find that one message in its queue:
+/// whoever works in batches lets those go first who are about to send more.
+pub(crate) async fn others_first() {
+    tokio::task::yield_now().await;
+}
+
 /// Runs `future` until `deadline`. (The simulator's `time` has no `timeout_at`.)
 pub(crate) async fn timeout_at<F: Future>(
     deadline: tokio::time::Instant,

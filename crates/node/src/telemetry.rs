@@ -78,8 +78,8 @@ const LEADER: &str = "holdfast-leader";
 
 /// What goes back to the caller with the answer, error or not.
 pub(crate) struct Said<L> {
-    /// This node's span in the caller's trace.
-    pub(crate) traceparent: String,
+    /// The trace, if the caller does not know it.
+    pub(crate) traceparent: Option<String>,
     /// The leader's address, if one is known.
     pub(crate) leader: L,
 }
@@ -117,7 +117,7 @@ pub(crate) async fn observe<T>(
         Ok(response) => response.metadata_mut(),
         Err(status) => status.metadata_mut(),
     };
-    if let Ok(mut value) = MetadataValue::try_from(said.traceparent) {
+    if let Some(Ok(mut value)) = said.traceparent.map(MetadataValue::try_from) {
         // No two are alike: kept out of the header tables of both ends, where it would only drive out what repeats.
         value.set_sensitive(true);
         metadata.insert(TRACEPARENT, value);

@@ -1,8 +1,7 @@
 //! One trace id through all rooms and hops, after W3C Trace Context.
 //!
-//! A caller may send `traceparent`; otherwise the id is drawn here. It is a field of the request's span, it
-//! goes with a forwarded request, it comes back in each answer's `traceparent`, and it is recorded with each
-//! change event.
+//! A caller may send `traceparent`; otherwise the id is drawn here, and comes back in the answer's `traceparent`. It is a
+//! field of the request's span, it goes with a forwarded request, and it is recorded with each change event.
 
 use tonic::metadata::MetadataMap;
 use uuid::Uuid;
@@ -16,6 +15,8 @@ pub(crate) struct TraceContext {
     /// 32 lower-case hex digits, not all zero.
     pub(crate) trace_id: String,
     sampled: bool,
+    /// Whether the id was drawn here, so that nobody else knows it yet.
+    pub(crate) drawn: bool,
 }
 
 impl TraceContext {
@@ -37,6 +38,7 @@ impl TraceContext {
         TraceContext {
             trace_id: Uuid::now_v7().simple().to_string(),
             sampled: false,
+            drawn: true,
         }
     }
 
@@ -60,6 +62,7 @@ impl TraceContext {
         Some(TraceContext {
             trace_id: trace_id.to_owned(),
             sampled,
+            drawn: false,
         })
     }
 

@@ -1,4 +1,5 @@
-//! gRPC, which the other rooms call `tonic`. In a normal build this crate is tonic, and nothing else.
+//! gRPC, which the other rooms call `tonic`. In a normal build this crate is tonic, and connections on which what is written
+//! in one moment travels together (`gathered`).
 //!
 //! In a simulation (`--cfg madsim`) it has tonic's interface over a network of its own, because madsim's would
 //! answer *connection refused* at once where a real one is silent, pass messages as values, never break a stream
@@ -22,9 +23,18 @@ pub use madsim_tonic::*;
 pub mod client;
 #[cfg(madsim)]
 mod connection;
+#[cfg(not(madsim))]
+mod connector;
+#[cfg(not(madsim))]
+pub mod gathered;
 #[cfg(madsim)]
 pub mod network;
 #[cfg(madsim)]
 mod pipe;
 #[cfg(madsim)]
 pub mod transport;
+
+#[cfg(not(madsim))]
+pub use connector::connect_lazy;
+#[cfg(madsim)]
+pub use transport::connect_lazy;

@@ -189,6 +189,11 @@ impl TryFrom<&'static str> for Endpoint {
     }
 }
 
+/// A channel that connects when it is first used.
+pub fn connect_lazy(endpoint: &Endpoint) -> Channel {
+    endpoint.connect_lazy()
+}
+
 /// Calls to one address. Each machine that uses it has a connection of its own, which all its calls share; it is
 /// opened again after it broke.
 #[derive(Clone)]

@@ -93,7 +93,7 @@ pub(super) async fn start(
         Ok(Box::pin(super::answers(answering, receiver)) as Answers)
     };
     let said = telemetry::Said {
-        traceparent: trace.to_header(),
+        traceparent: trace.drawn.then(|| trace.to_header()),
         leader: || leader,
     };
     telemetry::observe(method, &trace, said, begin).await

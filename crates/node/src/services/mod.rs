@@ -82,7 +82,7 @@ impl Service {
         let header = trace.to_header();
         let body = holdfast_consensus::traced(header.clone(), Box::pin(body));
         let said = Said {
-            traceparent: header,
+            traceparent: trace.drawn.then_some(header),
             leader: || self.leader_for(method),
         };
         observe(method, &trace, said, body).await

@@ -20,6 +20,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
+use tonic::gathered::Gathered;
 use tonic::transport::server::{Connected, TcpConnectInfo};
 
 /// The pause after an accept that failed.
@@ -125,7 +126,7 @@ impl axum::serve::Listener for Connections {
 
 /// A connection with its place, which is closed when it is silent for too long.
 pub(super) struct Connection {
-    stream: TcpStream,
+    stream: Gathered<TcpStream>,
     port: &'static str,
     silence: Duration,
     /// When it is closed unless something is heard. The timer may run behind: it is set again when it goes off.
@@ -138,7 +139,7 @@ impl Connection {
     fn new(stream: TcpStream, place: OwnedSemaphorePermit, port: &'static str, patience: Patience) -> Self {
         let due = Instant::now() + patience.first;
         Connection {
-            stream,
+            stream: Gathered::new(stream),
             port,
             silence: patience.silence,
             due,
@@ -204,7 +205,7 @@ impl Connected for Connection {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.stream.connect_info()
+        self.stream.get_ref().connect_info()
     }
 }
 

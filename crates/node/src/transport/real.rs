@@ -211,7 +211,7 @@ pub(crate) fn connect(address: &str, tls: Option<&Tls>) -> Result<Channel, Strin
         }
         endpoint = endpoint.tls_config(config).map_err(|error| error.to_string())?;
     }
-    Ok(endpoint.connect_lazy())
+    Ok(tonic::connect_lazy(&endpoint))
 }
 
 /// The first DNS name of the certificate that the client showed.
