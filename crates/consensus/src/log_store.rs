@@ -16,6 +16,7 @@ use futures::Stream;
 use holdfast_markers::{crash_point, planted, reached};
 use holdfast_storage::engine::{Direction, Engine, Op};
 use holdfast_types::{Family, ShardId};
+use openraft::raft::AppendEntriesRequest;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, storage::LeaderBoundedStreamError};
 use tokio::sync::oneshot;
@@ -194,6 +195,12 @@ impl LogStore {
     pub(crate) fn reached(&self) -> (Option<u64>, u64) {
         let log = self.lock();
         (log.reached, log.vote.map_or(0, |vote| vote.leader_id.term))
+    }
+
+    /// Whether entries that come next after this request, which has none, are purged.
+    pub(crate) fn has_purged_beyond(&self, request: &AppendEntriesRequest<TypeConfig>) -> bool {
+        let next = request.prev_log_id.map_or(0, |prev| prev.index + 1);
+        request.entries.is_empty() && next < self.lock().first
     }
 
     fn lock(&self) -> MutexGuard<'_, Log> {

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::future::Future;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
+use std::task::{Poll, ready};
 use std::time::Duration;
 
 use futures::future::BoxFuture;
@@ -197,18 +198,34 @@ impl Network {
         // vote for the next leader is stored before its entries are.
         let (log, leads) = (self.log.clone(), self.term);
         let (open, hold) = Open::new();
+        // openraft may go back to entries that it had begun to send before it chose a snapshot instead, and which are purged by
+        // then. It would find nothing and say so for ever. Told that it failed, it looks at what is to be sent now.
+        let outdated = Arc::new(AtomicBool::new(false));
+        let noticed = outdated.clone();
         let mut input = futures::stream::poll_fn(move |context| {
             open.unless_closed(|| {
                 if log.reached().1 != leads {
                     reached!("network.former-leader-falls-silent");
                     return Poll::Ready(None);
                 }
-                input.poll_next_unpin(context)
+                let request = ready!(input.poll_next_unpin(context));
+                if request
+                    .as_ref()
+                    .is_some_and(|request| log.has_purged_beyond(request))
+                {
+                    reached!("network.payload-purged");
+                    noticed.store(true, Ordering::Relaxed);
+                    return Poll::Ready(None);
+                }
+                Poll::Ready(request)
             })
         });
         // openraft pauses after failures before it yields the first request. A connection that is refused at once
         // would never ask for one, and a dead peer would be tried again without any pause.
         let Some(first) = input.next().await else {
+            if outdated.load(Ordering::Relaxed) {
+                return Err(purged().into());
+            }
             return Ok(futures::stream::empty().boxed());
         };
         let term = first.vote.leader_id.term;
@@ -239,9 +256,9 @@ impl Network {
             addresses: self.addresses.clone(),
             purpose: self.purpose,
         };
-        let state = Some((this, replies, unanswered, hold));
+        let state = Some((this, replies, unanswered, outdated, hold));
         Ok(futures::stream::unfold(state, move |state| async move {
-            let (this, mut replies, unanswered, hold) = state?;
+            let (this, mut replies, unanswered, outdated, hold) = state?;
             loop {
                 let reply = match timeout(ttl, replies.message()).await {
                     Ok(reply) => reply,
@@ -258,12 +275,13 @@ impl Network {
                 return match reply.and_then(|reply| reply.map(convert::append_reply_from_wire).transpose()) {
                     Ok(Some(Ok(matched))) => {
                         this.note_matched(term, matched.as_ref());
-                        Some((Ok(Ok(matched)), Some((this, replies, unanswered, hold))))
+                        Some((Ok(Ok(matched)), Some((this, replies, unanswered, outdated, hold))))
                     }
                     Ok(Some(refused)) => {
                         reached!("network.replication-refused");
                         Some((Ok(refused), None))
                     }
+                    Ok(None) if outdated.load(Ordering::Relaxed) => Some((Err(purged().into()), None)),
                     Ok(None) => None,
                     Err(status) => Some((Err(this.error(&status)), None)),
                 };
@@ -532,6 +550,10 @@ fn chunks(
             Some((wire::SnapshotChunk { part: Some(part) }, state))
         }
     })
+}
+
+fn purged() -> NetworkError<TypeConfig> {
+    NetworkError::from_string("what was to be sent is purged")
 }
 
 /// Whether anybody still hears the replies to a stream of requests.

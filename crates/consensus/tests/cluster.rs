@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use holdfast_consensus::{
-    BarrierError, ConsensusConfig, FatalSink, Group, LogWriter, MemberRole, MembershipError, ProposeError,
-    Role, StartError,
+    BarrierError, ConsensusConfig, FatalSink, Group, LogWriter, MemberRole, MembershipError, PeerAddresses,
+    ProposeError, Role, StartError,
 };
 use holdfast_storage::engine::{Engine, Stall};
 use holdfast_storage::faulty::FaultyDisk;
@@ -334,6 +334,28 @@ async fn a_directory_keeps_its_owner_and_strangers_are_refused() {
         .read_barrier(Instant::now() + Duration::from_secs(3))
         .await;
     assert!(read.is_err(), "{read:?}");
+}
+
+/// It may be new, and it may have lost everything: whoever may speak to a new one has been told its directory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_without_data_votes_for_nobody_who_does_not_know_its_directory() {
+    let (mut one, mut two) = (Node::new(1), Node::new(2));
+    one.start(defaults).await;
+    two.start(defaults).await;
+    let unknown = PeerAddresses {
+        directory: None,
+        ..two.addresses.clone()
+    };
+    let members = [(1, one.addresses.clone()), (2, unknown)].into();
+    one.group().initialize(members).await.unwrap();
+    let read = one
+        .group()
+        .read_barrier(Instant::now() + Duration::from_secs(3))
+        .await;
+    assert!(read.is_err(), "{read:?}");
+    assert!(one.group().voted_term() > 0, "it stood for election");
+    assert_eq!(two.group().voted_term(), 0);
+    assert_eq!(two.group().status().last_log, None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

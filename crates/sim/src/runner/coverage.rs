@@ -51,6 +51,26 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
         "crates/consensus/src/apply.rs: nothing_is_applied_after_a_failure",
     ),
     (
+        "engine.closed-after-failure",
+        "whoever writes has looked whether the node failed; the failure must come between that look and the write",
+        "crates/consensus/src/fail_stop.rs: a_node_that_failed_of_something_else_writes_nothing_either",
+    ),
+    (
+        "log.purged-before-it-was-sent",
+        "a stream ends with its replies, before the log is purged that it reads; this is behind that",
+        "crates/consensus/src/log_store.rs: entries_can_be_read_while_the_disk_hangs_and_never_once_truncated",
+    ),
+    (
+        "peer.unknown-without-data",
+        "a stranger or a member of long ago must speak to a node that was started a moment ago; one run in thousands",
+        "crates/consensus/tests/cluster.rs: a_node_without_data_votes_for_nobody_who_does_not_know_its_directory",
+    ),
+    (
+        "roster.waits-for-who-voted",
+        "it is said when a founder has waited for ten seconds; if one has voted, the founding is over by then",
+        "nothing: it is a sentence in the log",
+    ),
+    (
         "snapshot.not-flushed-in-time",
         "syncs must hang for longer than the operator waits, just then; one run in thousands",
         "crates/consensus/tests/one_node.rs",
