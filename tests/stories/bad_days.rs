@@ -268,8 +268,8 @@ async fn read_kept(cluster: &Cluster) -> Result<(), holdfast_client::ClientError
     Ok(())
 }
 
-/// A bit flips in the tables. Whether it is found at the start or by a read, the node ends and does not answer from
-/// what it cannot read.
+/// A bit flips in the tables. Whether it is found at the start or by a read, the node ends, does not answer from what it
+/// cannot read, and does not start again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_damaged_table_ends_the_process_when_it_is_read() {
     let mut cluster = filled().await;
@@ -298,8 +298,14 @@ async fn a_damaged_table_ends_the_process_when_it_is_read() {
             &cluster.log(1)[before..]
         );
     };
-    let why = why(status, &cluster.log(1)[before..]);
+    let met = why(status, &cluster.log(1)[before..]);
     for words in ["Corruption", ".sst", "`holdfast cluster replace`"] {
-        assert!(why.contains(words), "{why}");
+        assert!(met.contains(words), "{met}");
+    }
+    // Whoever starts it again is told before it votes or leads.
+    let (status, said) = cluster.expect_refusal(1);
+    let refused = why(status, &said);
+    for words in ["/DAMAGED, written by an earlier process, says: ", ".sst"] {
+        assert!(refused.contains(words), "{refused}");
     }
 }

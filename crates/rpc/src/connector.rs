@@ -19,7 +19,7 @@ pub fn connect_lazy(endpoint: &Endpoint) -> Channel {
     let mut tcp = HttpConnector::new();
     // Whether there is TLS on it is the endpoint's business.
     tcp.enforce_http(false);
-    tcp.set_nodelay(true);
+    tcp.set_nodelay(endpoint.get_tcp_nodelay());
     tcp.set_connect_timeout(endpoint.get_connect_timeout());
     endpoint.connect_with_connector_lazy(Connector(tcp))
 }

@@ -73,10 +73,6 @@ pub struct RealmRules {
     pub request_window_ms: u64,
 }
 
-fn is_zero(number: &u32) -> bool {
-    *number == 0
-}
-
 /// What clients do.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Workload {
@@ -95,9 +91,9 @@ pub struct Workload {
     /// How long a client waits for an answer, milliseconds.
     pub deadline_ms: u64,
     /// Where the clients wait for answers so long that they make fewer calls a second than this, others look at accounts
-    /// meanwhile; zero: nobody does.
-    #[serde(default, skip_serializing_if = "is_zero")]
-    pub calls_per_second_min: u32,
+    /// meanwhile; none: nobody does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calls_per_second_min: Option<u32>,
     /// After so many calls the clients stop, however long the safety phase is; none: they go on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub calls_max: Option<u64>,

@@ -361,14 +361,17 @@ impl Seen {
         if since.is_none_or(|since: u64| applied < since) {
             return;
         }
-        let agreed = cluster.ids().into_iter().any(|other| {
-            let leader = cluster.node(other).map(|node| node.group().status());
-            leader.is_some_and(|leader| {
-                leader.role == Role::Leader
-                    && leader.term == status.term
-                    && leader.membership_id == status.membership_id
+        let leader_agrees = || {
+            cluster.ids().into_iter().any(|other| {
+                let leader = cluster.node(other).map(|node| node.group().status());
+                leader.is_some_and(|leader| {
+                    leader.role == Role::Leader
+                        && leader.term == status.term
+                        && leader.membership_id == status.membership_id
+                })
             })
-        });
+        };
+        let agreed = status.membership_changing() && leader_agrees();
         let sets = status.voter_sets.iter().rev();
         for voters in sets.take(if agreed { usize::MAX } else { 1 }) {
             let durable = voters

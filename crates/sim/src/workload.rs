@@ -97,11 +97,7 @@ pub async fn run(
         .map(|place| cluster.outside(&format!("clients-{place}")))
         .collect();
     let mut clients = Vec::new();
-    let lookers = if workload.calls_per_second_min > 0 {
-        LOOKERS
-    } else {
-        0
-    };
+    let lookers = workload.calls_per_second_min.map_or(0, |_| LOOKERS);
     for number in 1..=workload.clients + lookers {
         match Worker::new(number, configuration, cluster, recorder, &world) {
             Ok(worker) => {

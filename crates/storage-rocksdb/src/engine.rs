@@ -1,6 +1,6 @@
 //! The engine: opening a data directory, writing, and what the port's methods come down to.
 //!
-//! Opening, in this order: lock and format ([`crate::layout`]), the ballast if the disk is full, the synced-through mark, the search for holes
+//! Opening, in this order: lock, format and what is known of damage ([`crate::layout`]), the ballast if the disk is full, the synced-through mark, the search for holes
 //! in the log ([`crate::hole`]), RocksDB and its recovery, then the comparison with the mark. Only after that may anybody believe what is stored.
 
 use std::fmt;
@@ -90,8 +90,8 @@ pub struct RocksEngine {
 impl RocksEngine {
     /// Opens a data directory, laying it out if it is new. Blocks for as long as recovery takes.
     ///
-    /// Fails with [`EngineError::Damaged`] if less of the log was recovered than had been synced: the node must then be
-    /// replaced under a new id.
+    /// Fails with [`EngineError::Damaged`] if less of the log was recovered than had been synced, or if an earlier process
+    /// met damage: the node must then be replaced under a new id.
     pub fn open(options: OpenOptions) -> Result<Self, EngineError> {
         check_processor()?;
         let layout = Layout::open(&options.directory)?;
@@ -108,7 +108,7 @@ impl RocksEngine {
         let core = Arc::new(Core {
             db,
             tuning,
-            fate: Fate::default(),
+            fate: Fate::new(layout.damage_note()),
             writers: RwLock::default(),
             mark,
             ballast,

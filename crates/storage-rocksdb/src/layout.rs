@@ -1,4 +1,4 @@
-//! The data directory: who may open it, and which release wrote it.
+//! The data directory: who may open it, which release wrote it, and whether it is known to be damaged.
 //!
 //! A directory is *laid out* once: the synced-through mark first, `FORMAT` last, so that a directory with `FORMAT`
 //! is complete and one without holds nothing of value. `FORMAT` counts layouts of this crate (file names, families,
@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use holdfast_storage::engine::EngineError;
 
 use crate::examine::damaged;
-use crate::fate::io_error;
+use crate::fate::{io_error, refuse_known_damage};
 use crate::mark::Mark;
 
 /// The layout that this release writes and reads.
@@ -57,6 +57,7 @@ impl Layout {
                 lay_out(root, 0)?;
             }
         }
+        refuse_known_damage(&layout.damage_note())?;
         layout.empty_ingest_directory()?;
         Ok(layout)
     }
@@ -84,6 +85,11 @@ impl Layout {
     /// The ballast.
     pub(crate) fn ballast(&self) -> PathBuf {
         self.root.join("ballast")
+    }
+
+    /// Where a process that met damage says so to the next one.
+    pub(crate) fn damage_note(&self) -> PathBuf {
+        self.root.join("DAMAGED")
     }
 
     /// Tables left here by a crash were never part of the store.

@@ -5,6 +5,7 @@
 //! ```text
 //! LOCK      who has the directory open: exclusive lock, process id          layout.rs
 //! FORMAT    which release of the layout wrote it                           layout.rs
+//! DAMAGED   only if a process met damage: what it met; no process opens the directory then   fate.rs
 //! synced    the synced-through mark: how far the log was durable           mark.rs
 //! ballast   bytes that mean nothing, given up when the disk is full        ballast.rs
 //! ingest/   tables on their way into RocksDB; emptied at start             bulk.rs
@@ -16,7 +17,8 @@
 //! snapshots that own their database (`view.rs`).
 //!
 //! Every failure that makes the disk or its contents doubtful is *terminal*: the first one is remembered in the
-//! engine's `Fate`, and every later call fails with `Stopped`. Nothing is tried again.
+//! engine's `Fate`, and every later call fails with `Stopped`. Nothing is tried again. Damage is remembered in the directory
+//! too, and the next process refuses it.
 //!
 //! What RocksDB is trusted for, and what not: it finds damage in table files (checksums), and in the middle of the
 //! log it silently stops (point-in-time recovery). The mark turns the latter into a refusal to start. And where a log

@@ -1,5 +1,5 @@
-//! Damage: a node whose log lost something that it had synced must not start; anything that was not synced may be lost,
-//! from the end.
+//! Damage: a node whose log lost something that it had synced must not start, nor one that has met a damaged row; anything
+//! that was not synced may be lost, from the end.
 #![cfg(not(madsim))]
 #![allow(clippy::unwrap_used, reason = "a test stops at whatever it does not expect")]
 
@@ -10,8 +10,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use holdfast_storage::engine::{Engine, EngineError};
+use holdfast_types::Family;
 use proptest::prelude::*;
-use support::{copy, count_rows, log_file, log_len, open, write_rows};
+use support::{copy, count_rows, damage_tables, key, log_file, log_len, open, write_rows};
 
 /// Rows that were synced, and all that were written.
 const SYNCED: u64 = 200;
@@ -190,21 +191,34 @@ fn a_damaged_table_stops_the_engine_when_it_is_read() {
     write_rows(&engine, 0..1000);
     runtime().block_on(engine.flush()).unwrap();
     drop(engine);
-    for entry in fs::read_dir(root.path().join("db")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "sst") {
-            let table = File::options().read(true).write(true).open(path).unwrap();
-            table.write_all_at(&[0x55; 64], 200).unwrap();
+    damage_tables(root.path());
+    let note = root.path().join("DAMAGED");
+    for _ in 0..2 {
+        let engine = open(root.path()).unwrap();
+        assert!(!note.exists(), "nobody has met the damage yet");
+        let error = engine.view().get(Family::Account, &key(1)).unwrap_err();
+        assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
+        let error = engine.write(Default::default()).unwrap_err();
+        assert!(matches!(error, EngineError::Stopped { .. }), "{error}");
+        drop(engine);
+
+        // The next process is told before it can vote or lead with what it has.
+        assert_refused(root.path());
+        let refused = open(root.path()).unwrap_err().to_string();
+        let words = [
+            "/DAMAGED, written by an earlier process, says: reading a row: Corruption: ",
+            ".sst",
+        ];
+        for word in words {
+            assert!(refused.contains(word), "{refused}");
         }
+        assert!(
+            refused.contains(&format!("delete {}: ", note.display())),
+            "{refused}"
+        );
+        // Whoever knows better may try again, and meets it again.
+        fs::remove_file(&note).unwrap();
     }
-    let engine = open(root.path()).unwrap();
-    let view = engine.view();
-    let error = view
-        .get(holdfast_types::Family::Account, &support::key(1))
-        .unwrap_err();
-    assert!(matches!(error, EngineError::Damaged { .. }), "{error}");
-    let error = engine.write(Default::default()).unwrap_err();
-    assert!(matches!(error, EngineError::Stopped { .. }), "{error}");
 }
 
 /// A name in `db` that begins or ends so.

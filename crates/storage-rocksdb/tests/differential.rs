@@ -15,7 +15,7 @@ use async_trait::async_trait;
 use holdfast_storage::choices::SplitMix64;
 use holdfast_storage::contract::differential::{self, Turn};
 use holdfast_storage::contract::{Factory, Subject};
-use holdfast_storage::engine::Engine;
+use holdfast_storage::engine::{Engine, EngineError};
 use holdfast_storage::faulty::{FaultyDisk, FaultyEngine};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -45,8 +45,9 @@ impl Subject for Simulated {
         self.engine.clone()
     }
 
-    async fn reopen(&mut self) {
-        self.engine = Arc::new(self.disk.open().unwrap());
+    async fn try_reopen(&mut self) -> Result<(), EngineError> {
+        self.engine = Arc::new(self.disk.open()?);
+        Ok(())
     }
 
     async fn crash(&mut self) -> bool {

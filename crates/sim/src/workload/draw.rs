@@ -65,7 +65,7 @@ pub fn draw(choices: &mut SplitMix64) -> (Workload, RealmRules) {
         hot_share: one_of(choices, &[30, 60, 80, 95]) as f64 / 100.0,
         identifiers: between(choices, 3, 12) as u32,
         deadline_ms: one_of(choices, &[500, 1_000, 2_000, 3_000, 5_000, 10_000]),
-        calls_per_second_min: CALLS_PER_SECOND_MIN,
+        calls_per_second_min: Some(CALLS_PER_SECOND_MIN),
         calls_max: None,
         weights,
     };

@@ -101,13 +101,14 @@ impl Worker {
     pub(super) async fn look_when_others_wait(mut self, until: Instant) -> Vec<Late> {
         let (began, before) = (Instant::now(), self.caller.recorder.count());
         let calls_max = self.workload.calls_max.unwrap_or(u64::MAX);
+        let calls_per_second_min = self.workload.calls_per_second_min.unwrap_or(0);
         loop {
             sleep(Duration::from_millis(self.dice.between(20, 100))).await;
             let calls = self.caller.recorder.count();
             if Instant::now() >= until || calls as u64 >= calls_max {
                 return Vec::new();
             }
-            let due = began.elapsed().as_secs_f64() * f64::from(self.workload.calls_per_second_min);
+            let due = began.elapsed().as_secs_f64() * f64::from(calls_per_second_min);
             if ((calls - before) as f64) < due {
                 self.look().await;
             }

@@ -8,7 +8,8 @@ pub(crate) mod subject;
 pub(crate) mod wal;
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
@@ -59,6 +60,17 @@ pub(crate) fn count_rows(engine: &RocksEngine) -> u64 {
         );
     }
     n
+}
+
+/// Damages the first rows of every table file of a directory that nobody has open.
+pub(crate) fn damage_tables(root: &Path) {
+    for entry in fs::read_dir(root.join("db")).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_some_and(|extension| extension == "sst") {
+            let table = File::options().write(true).open(path).unwrap();
+            table.write_all_at(&[0x55; 16], 0).unwrap();
+        }
+    }
 }
 
 /// A copy of a data directory as a crash of its process would leave it. RocksDB may compact and delete files meanwhile, so

@@ -16,7 +16,7 @@ use holdfast_storage_rocksdb::RocksEngine;
 use holdfast_types::Family;
 
 use super::wal::Log;
-use super::{copy, log_file, memory_directory, open};
+use super::{copy, damage_tables, log_file, memory_directory, open};
 
 /// Passes everything on, and remembers how far the log had been written at the last sync.
 #[derive(Debug)]
@@ -27,13 +27,13 @@ struct Watched {
 }
 
 impl Watched {
-    fn open(directory: &Path) -> Arc<Self> {
-        let engine = open(directory).unwrap();
-        Arc::new(Self {
+    fn open(directory: &Path) -> Result<Arc<Self>, EngineError> {
+        let engine = open(directory)?;
+        Ok(Arc::new(Self {
             engine,
             directory: directory.to_owned(),
             synced: Mutex::new(log_end(directory)),
-        })
+        }))
     }
 
     fn note_synced(&self) {
@@ -113,7 +113,7 @@ impl Factory for Stores {
 
     async fn fresh(&self) -> Store {
         let root = memory_directory();
-        let engine = Watched::open(&root.path().join("0"));
+        let engine = Watched::open(&root.path().join("0")).unwrap();
         Store {
             root,
             generation: 0,
@@ -130,9 +130,18 @@ impl Subject for Store {
         self.engine.clone().expect("open between calls")
     }
 
-    async fn reopen(&mut self) {
+    async fn try_reopen(&mut self) -> Result<(), EngineError> {
         self.engine = None;
-        self.engine = Some(Watched::open(&self.directory()));
+        self.engine = Some(Watched::open(&self.directory())?);
+        Ok(())
+    }
+
+    /// Every table is damaged in its first block, which holds rows.
+    async fn damage(&mut self, _: Family, _: &[u8]) -> bool {
+        self.engine = None;
+        damage_tables(&self.directory());
+        self.reopen().await;
+        true
     }
 
     async fn crash(&mut self) -> bool {
@@ -153,7 +162,7 @@ impl Subject for Store {
             .unwrap();
         log.set_len(cut).unwrap();
         drop(engine);
-        self.engine = Some(Watched::open(&after));
+        self.engine = Some(Watched::open(&after).unwrap());
         true
     }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use holdfast_types::Family;
 
 use super::{Factory, Subject};
-use crate::engine::{Batch, Direction, Engine, Row, Seq, View};
+use crate::engine::{Batch, Direction, Engine, EngineError, Row, Seq, View};
 
 /// Steps of a batch take effect in their order.
 pub async fn a_batch_applies_in_order<S: Subject>(subject: S) {
@@ -437,6 +437,25 @@ pub async fn large_values_survive<S: Subject>(mut subject: S) {
         "the value changed"
     );
     assert_eq!(read("empty"), Some(Bytes::new()));
+}
+
+/// A store whose reader met damage does not open again, until an operator decides otherwise.
+pub async fn damage_is_remembered<S: Subject>(mut subject: S) {
+    let engine = subject.engine();
+    write(&*engine, put("a", "1"));
+    engine.flush().await.expect("a healthy engine flushes");
+    drop(engine);
+    if !subject.damage(Family::Account, b"a").await {
+        return;
+    }
+    // Nobody has met it yet.
+    subject.reopen().await;
+    let read = subject.engine().view().get(Family::Account, b"a");
+    assert!(matches!(read, Err(EngineError::Damaged { .. })), "{read:?}");
+    for _ in 0..2 {
+        let opened = subject.try_reopen().await;
+        assert!(matches!(opened, Err(EngineError::Damaged { .. })), "{opened:?}");
+    }
 }
 
 pub(super) fn write(engine: &dyn Engine, batch: Batch) -> Seq {

@@ -4,8 +4,9 @@
 //! [`Engine`]'s documentation names has a function of its own in [`duties`], so a failure says what was broken;
 //! [`differential`] then compares random histories with a plain map.
 //!
-//! Besides what the trait says, two duties of *opening* a store are tested here: everything that was written
-//! before a stop without power failure is there again, and what is there is durable from then on.
+//! Besides what the trait says, three duties of *opening* a store are tested here: everything that was written
+//! before a stop without power failure is there again, and what is there is durable from then on; and a store whose
+//! reader met damage does not open again.
 
 pub mod differential;
 pub mod duties;
@@ -16,8 +17,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use holdfast_types::Family;
 
-use crate::engine::Engine;
+use crate::engine::{Engine, EngineError};
 
 /// Makes stores to test.
 #[async_trait]
@@ -35,8 +37,21 @@ pub trait Subject: Send + Sync {
     /// The engine that is open now. Callers drop what they hold before they reopen or crash.
     fn engine(&self) -> Arc<dyn Engine>;
 
-    /// Drops the engine without syncing, as a process that ends does, and opens the store again.
-    async fn reopen(&mut self);
+    /// Drops the engine without syncing, as a process that ends does, and opens the store again. What was the engine
+    /// stays dropped if that fails.
+    async fn try_reopen(&mut self) -> Result<(), EngineError>;
+
+    /// [`try_reopen`](Subject::try_reopen) of a store that is well.
+    async fn reopen(&mut self) {
+        self.try_reopen().await.expect("a healthy store opens");
+    }
+
+    /// Damages a row that was flushed, and opens the store again, which goes well until the row is read. False: this store
+    /// cannot do that, nothing was done.
+    async fn damage(&mut self, family: Family, key: &[u8]) -> bool {
+        let _ = (family, key);
+        false
+    }
 
     /// Cuts the power and opens the store again. False: this store cannot do that, nothing was done.
     async fn crash(&mut self) -> bool {
@@ -82,6 +97,7 @@ pub async fn run_all<F: Factory>(factory: &F) {
     duties::a_checkpoint_is_a_store(factory.fresh().await).await;
     duties::usage_is_reported(factory.fresh().await).await;
     duties::large_values_survive(factory.fresh().await).await;
+    duties::damage_is_remembered(factory.fresh().await).await;
     for seed in 0..8 {
         differential::run(factory.fresh().await, seed, 150).await;
     }

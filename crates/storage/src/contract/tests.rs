@@ -28,6 +28,8 @@ enum Bug {
     EmptyValueIsNone,
     /// Ingested rows are left to the next sync.
     LazyIngest,
+    /// Damage is not remembered.
+    ForgottenDamage,
 }
 
 #[derive(Debug)]
@@ -54,7 +56,7 @@ impl Engine for Buggy {
                 Op::Put(family, key, value) if value.is_empty() => Op::Delete(family, key),
                 op => op,
             })),
-            Bug::None | Bug::LyingSync | Bug::LazyIngest => self.0.write(batch),
+            Bug::None | Bug::LyingSync | Bug::LazyIngest | Bug::ForgottenDamage => self.0.write(batch),
         }
     }
 
@@ -150,9 +152,17 @@ impl Subject for Store {
         Arc::clone(self.engine.as_ref().unwrap())
     }
 
-    async fn reopen(&mut self) {
+    async fn try_reopen(&mut self) -> Result<(), EngineError> {
         self.engine = None;
-        self.engine = Some(Arc::new(Buggy(self.disk.open().unwrap(), self.bug)));
+        if self.bug == Bug::ForgottenDamage {
+            self.disk.forget_damage();
+        }
+        self.engine = Some(Arc::new(Buggy(self.disk.open()?, self.bug)));
+        Ok(())
+    }
+
+    async fn damage(&mut self, family: Family, key: &[u8]) -> bool {
+        self.disk.flip_bit_at(family, key)
     }
 
     async fn crash(&mut self) -> bool {
@@ -212,6 +222,12 @@ async fn an_inclusive_range_delete_is_noticed() {
 #[should_panic(expected = "assertion")]
 async fn lost_empty_values_are_noticed() {
     duties::keys_sort_as_bytes(Stores::new(Bug::EmptyValueIsNone).fresh().await).await;
+}
+
+#[tokio::test]
+#[should_panic(expected = "Ok(())")]
+async fn forgotten_damage_is_noticed() {
+    duties::damage_is_remembered(Stores::new(Bug::ForgottenDamage).fresh().await).await;
 }
 
 /// The random histories alone find the same bugs.

@@ -97,6 +97,8 @@ pub(super) struct Disk {
     pub(super) checkpoints: BTreeMap<PathBuf, Image>,
     /// Something at or below the synced mark is not what was written.
     damaged: bool,
+    /// What an engine or a view said of damage that it met.
+    known_damage: Option<String>,
     /// Rows that are not what was written, which their checksums show.
     pub(super) flipped: Flipped,
     choices: Choices,
@@ -161,6 +163,7 @@ impl FaultyDisk {
             unsynced_undefined: false,
             checkpoints: BTreeMap::new(),
             damaged: false,
+            known_damage: None,
             flipped: Flipped::default(),
             choices,
         };
@@ -179,6 +182,10 @@ impl FaultyDisk {
     pub fn open(&self) -> Result<FaultyEngine, EngineError> {
         let generation = {
             let mut disk = self.lock();
+            if let Some(damage) = &disk.known_damage {
+                let message = format!("an earlier process met damage: {damage}");
+                return Err(EngineError::Damaged { message });
+            }
             if disk.unsynced_undefined {
                 let keep = disk.choose_survivor();
                 disk.lose_power(keep);
@@ -232,6 +239,11 @@ impl FaultyDisk {
             Arc::make_mut(&mut disk.flipped).insert((family, key));
         }
         true
+    }
+
+    /// What an operator does who knows that the damage that was met is none, or gone.
+    pub fn forget_damage(&self) {
+        self.lock().known_damage = None;
     }
 
     /// Who hears of each failure in the moment an engine or a view of this disk is told of it. For judges; there can be
@@ -306,8 +318,11 @@ impl Shared {
         self.disk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A failure that somebody is told of. The contents are not locked meanwhile.
+    /// A failure that somebody is told of; damage is remembered. The contents are not locked meanwhile.
     pub(super) fn told(&self, error: EngineError) -> EngineError {
+        if let EngineError::Damaged { message } = &error {
+            self.lock().known_damage.get_or_insert_with(|| message.clone());
+        }
         if let Some(witness) = self.witness.get() {
             witness(&error);
         }

@@ -13,7 +13,7 @@
 //!   a crash in its midst leaves any subset of them;
 //! - after a failed sync the engine is finished, and even a mere restart may lose what was not synced;
 //! - a bit flipped at or below the synced mark is found at open, as [`EngineError::Damaged`]; one in a row is found
-//!   when that row is read;
+//!   when that row is read, and the disk cannot be opened again after that;
 //! - dropping an engine writes and syncs nothing.
 //!
 //! Its only entropy is the seed, its only clock the runtime's; the same calls give the same disk.
