@@ -94,6 +94,12 @@ impl Engine for FailStop {
         self.engine.checkpoint(directory).await
     }
 
+    fn condemn(&self, message: String) -> EngineError {
+        let damage = self.engine.condemn(message);
+        self.fatal.report(damage.to_string());
+        damage
+    }
+
     fn usage(&self) -> Result<Usage, EngineError> {
         self.engine.usage()
     }

@@ -22,7 +22,7 @@ use openraft::{OptionalSend, storage::LeaderBoundedStreamError};
 use tokio::sync::oneshot;
 
 use crate::codec;
-use crate::entry;
+use crate::entry::{self, EntryError};
 use crate::keys;
 use crate::log_writer::{Done, LogWriter};
 use crate::type_config::{LogEntry, LogId, TypeConfig, Vote};
@@ -104,9 +104,8 @@ impl LogStore {
             };
             let oldest = end(Direction::Forward)?;
             let newest = end(Direction::Backward)?
-                .map(|(_, value)| entry::decode(&value))
-                .transpose()
-                .map_err(io::Error::other)?;
+                .map(|(_, value)| decode(&*engine, &value))
+                .transpose()?;
             let first = match &purged {
                 Some(purged) => purged.index + 1,
                 None => oldest.and_then(|(key, _)| keys::log_index(&key)).unwrap_or(0),
@@ -258,7 +257,7 @@ impl LogStore {
             let mut expected = start;
             for row in rows {
                 let (key, value) = row.map_err(io::Error::other)?;
-                let entry = entry::decode(&value).map_err(io::Error::other)?;
+                let entry = decode(&*self.inner.engine, &value)?;
                 if keys::log_index(&key) != Some(expected) || entry.log_id.index != expected {
                     return Err(hole(expected, entry.log_id.index));
                 }
@@ -282,6 +281,15 @@ impl LogStore {
         }
         Ok(entries)
     }
+}
+
+/// A stored entry. One that is not what was written is damage of the disk; a hole, or a kind that is not known, is rather
+/// somebody's mistake, and ends only this process.
+fn decode(engine: &dyn Engine, stored: &bytes::Bytes) -> io::Result<LogEntry> {
+    entry::decode(stored).map_err(|error| match error {
+        EntryError::Checksum { .. } => io::Error::other(engine.condemn(error.to_string())),
+        _ => io::Error::other(error),
+    })
 }
 
 fn hole(expected: u64, found: u64) -> io::Error {
@@ -566,6 +574,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 mod tests {
     use std::time::Duration;
 
+    use holdfast_storage::engine::{Batch, EngineError};
     use holdfast_storage::faulty::FaultyDisk;
     use openraft::entry::RaftEntry;
     use openraft_rt::Oneshot;
@@ -689,6 +698,35 @@ mod tests {
             (state.last_purged_log_id, state.last_log_id),
             (Some(log_id(1, 2)), Some(log_id(2, 7)))
         );
+    }
+
+    #[tokio::test]
+    async fn an_entry_that_is_not_what_was_written_is_remembered_as_damage() {
+        let disk = FaultyDisk::new(1);
+        let (mut log, _) = open(&disk, 0);
+        append(&mut log, entries(1, 0..4)).await.await.unwrap().unwrap();
+        let key = keys::log(ShardId(0), 2);
+        let (mut log, _) = open(&disk, 0);
+        let engine = &log.inner.engine;
+        let mut wrong = engine
+            .view()
+            .get(Family::RaftLog, &key)
+            .unwrap()
+            .unwrap()
+            .to_vec();
+        *wrong.last_mut().unwrap() ^= 1;
+        let mut batch = Batch::default();
+        batch.put(Family::RaftLog, key, wrong);
+        engine.write(batch).unwrap();
+
+        assert!(log.try_get_log_entries(0..2).await.is_ok());
+        let error = log.try_get_log_entries(0..4).await.unwrap_err();
+        assert!(error.to_string().contains("checksum"), "{error}");
+        assert!(
+            log.try_get_log_entries(0..2).await.is_err(),
+            "the engine has stopped"
+        );
+        assert!(matches!(disk.open(), Err(EngineError::Damaged { .. })));
     }
 
     #[tokio::test]

@@ -14,6 +14,8 @@ use crate::{config, draw, faults, one_run};
 
 /// Operations a simulated second of the safety phases that a swarm must come to; with fewer, hardly anything is tested.
 const OPERATIONS_MIN: f64 = 30.0;
+/// The most of what judges are asked that a swarm may leave undecided. Measured: a 200th of that.
+const UNDECIDED_MAX: f64 = 0.001;
 /// Of fewer runs nothing can be said: in one of them everybody may be waiting for somebody most of the time.
 const RUNS_MIN: u64 = 20;
 
@@ -236,7 +238,14 @@ fn run_swarm(options: &Options) -> Result<bool, Failure> {
     if !busy {
         println!("FAILED: clients begin fewer than {OPERATIONS_MIN} operations a simulated second");
     }
-    Ok(swarm.failures.is_empty() && busy)
+    let decided = swarm.totals.undecided_share() <= UNDECIDED_MAX;
+    if !decided {
+        println!(
+            "FAILED: judges could not decide more than {} % of what they were asked",
+            UNDECIDED_MAX * 100.0
+        );
+    }
+    Ok(swarm.failures.is_empty() && busy && decided)
 }
 
 fn run_shrink(options: &Options) -> Result<bool, Failure> {

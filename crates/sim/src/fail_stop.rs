@@ -51,7 +51,7 @@ struct Inner {
     failed: BTreeMap<Node, Failed>,
     ended: BTreeMap<Node, Ended>,
     violations: Vec<Violation>,
-    failures: u64,
+    failures: BTreeMap<Node, u64>,
 }
 
 /// A process whose disk failed.
@@ -81,7 +81,7 @@ impl FailStop {
         if known.is_some_and(|failed| failed.incarnation == incarnation) {
             return;
         }
-        inner.failures += 1;
+        *inner.failures.entry(node).or_default() += 1;
         trace::event("disk_failed", &format!("node={node} {error}"));
         inner.failed.insert(
             node,
@@ -197,9 +197,9 @@ impl FailStop {
         self.lock().violations.clone()
     }
 
-    /// How many processes were told of a failure by their disk.
-    pub fn failures(&self) -> u64 {
-        self.lock().failures
+    /// How many processes on this node's disks were told of a failure.
+    pub fn failures(&self, node: Node) -> u64 {
+        self.lock().failures.get(&node).copied().unwrap_or_default()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {

@@ -5,7 +5,7 @@
 //! faults keep away comes back when both have ended. [`heal`] ends everything, whatever is left of it.
 //!
 //! One class of faults a file. A fault is a function that begins it, waits and undoes it; to add one, give it a
-//! place in [`Fault`], a weight in `draw` and an arm in [`Run::carry_out`].
+//! place in [`Fault`], a line in `draw` and an arm in [`Run::carry_out`].
 
 mod clock;
 mod crash_points;

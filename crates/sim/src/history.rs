@@ -483,6 +483,9 @@ pub struct EndState {
     pub changes: Vec<Change>,
     /// The change log is complete from this log index on; 0: it was never trimmed.
     pub changes_from: u64,
+    /// All rows of the replicated state, by family, request records and due actions and what the group knows of itself
+    /// included: how many, and a checksum over keys and values.
+    pub rows: BTreeMap<String, (u64, u64)>,
 }
 
 /// A claim as it is stored.

@@ -83,6 +83,9 @@ fn write_to(
             fault.at_ms, fault.for_ms, fault.fault
         )?;
     }
+    if let Some(crash) = &configuration.founding {
+        writeln!(text, "while the cluster is founded: {crash:?}")?;
+    }
     writeln!(text, "ending: {:?}", configuration.ending)?;
     writeln!(
         text,
@@ -147,10 +150,8 @@ fn moments(history: &History, named: &BTreeSet<u64>, trace: &[String]) -> BTreeS
         .flat_map(|operation| [Some(operation.invoked), operation.returned])
         .flatten()
         .collect();
-    if moments.is_empty() {
-        let objections = trace.iter().filter(|line| event(line) == "violation");
-        moments.extend(objections.map(|line| time(line)));
-    }
+    let objections = trace.iter().filter(|line| event(line) == "violation");
+    moments.extend(objections.map(|line| time(line)));
     if moments.is_empty() {
         moments.extend(trace.last().map(|line| time(line)));
     }

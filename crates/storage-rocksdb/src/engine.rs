@@ -16,7 +16,7 @@ use rocksdb::{ColumnFamily, DBWithThreadMode, ErrorKind, SingleThreaded, WriteBa
 
 use crate::ballast::Ballast;
 use crate::examine;
-use crate::fate::Fate;
+use crate::fate::{Fate, found_by_reader};
 use crate::hole;
 use crate::housekeeping::{self, Housekeeping};
 use crate::layout::Layout;
@@ -295,6 +295,10 @@ impl Engine for RocksEngine {
         let directory = directory.to_owned();
         self.blocking("checkpoint", move |core| bulk::checkpoint(core, &directory))
             .await
+    }
+
+    fn condemn(&self, message: String) -> EngineError {
+        self.core.fate.stop(found_by_reader(&message))
     }
 
     fn usage(&self) -> Result<Usage, EngineError> {

@@ -9,6 +9,7 @@
 //! log may be the newest of all by the entries that it wrote in its own last moments, so it is elected, reads the damaged
 //! row, stops, and is elected again. A failure of the operating system is not written down, since the same disk may be
 //! well the next time; nor is a row that arrives intact and cannot be understood, which is rather this release's fault.
+//! Intact is what RocksDB's checksums say, and for log entries their own.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -21,6 +22,13 @@ use rocksdb::ErrorKind;
 use crate::examine::without_repetition;
 use crate::layout::sync_directory;
 
+/// Damage that a reader found in bytes with a checksum of their own.
+pub(crate) fn found_by_reader(message: &str) -> EngineError {
+    EngineError::Damaged {
+        message: format!("{message}; {REPLACE_THE_NODE}"),
+    }
+}
+
 /// What to do about damage; part of every message about it.
 pub(crate) const REPLACE_THE_NODE: &str = "do not start this node again under its id: it may have forgotten votes and \
      entries that it promised to keep. Keep the directory aside for analysis, start a new node with a new id and an \
@@ -32,6 +40,8 @@ pub(crate) struct Fate {
     stopped: OnceLock<String>,
     /// Where damage is written down.
     damage_note: PathBuf,
+    /// Set once that was done.
+    noted: OnceLock<()>,
 }
 
 impl Fate {
@@ -40,6 +50,7 @@ impl Fate {
         Fate {
             stopped: OnceLock::new(),
             damage_note,
+            noted: OnceLock::new(),
         }
     }
 
@@ -54,18 +65,23 @@ impl Fate {
     }
 
     /// Stops the engine for ever and hands the failure back. The first failure wins. Damage is written down before anybody
-    /// hears of it.
+    /// hears of it, also where another failure came first.
     pub(crate) fn stop(&self, error: EngineError) -> EngineError {
+        if let EngineError::Damaged { message } = &error {
+            self.write_down(message);
+        }
         if self.stopped.set(error.to_string()).is_ok() {
             tracing::error!(%error, "the storage engine stops");
-            if let EngineError::Damaged { message } = &error {
-                self.write_down(message);
-            }
         }
         error
     }
 
+    /// Whoever meets damage at the same time waits until the first of it is written down.
     fn write_down(&self, damage: &str) {
+        self.noted.get_or_init(|| self.write_note(damage));
+    }
+
+    fn write_note(&self, damage: &str) {
         let path = &self.damage_note;
         let write = || -> io::Result<()> {
             let mut file = File::create(path)?;
@@ -94,7 +110,7 @@ pub(crate) fn refuse_known_damage(damage_note: &Path) -> Result<(), EngineError>
     };
     let path = damage_note.display();
     let message = match String::from_utf8_lossy(&damage).trim() {
-        // The power failed while it was written.
+        // Whoever wrote it came no further: the power failed, or there was no room.
         "" => format!(
             "{path} is there, so an earlier process met damage; {REPLACE_THE_NODE}. {}",
             unless_elsewhere(damage_note)
@@ -177,6 +193,19 @@ mod tests {
             refused.contains("says: a row is wrong. Should the cause"),
             "{refused}"
         );
+
+        // And also where the disk had failed in another way before.
+        let another = root.path().join("ANOTHER");
+        let fate = Fate::new(another.clone());
+        fate.stop(EngineError::Io {
+            operation: "sync",
+            message: "input/output error".into(),
+        });
+        refuse_known_damage(&another).unwrap();
+        fate.stop(EngineError::Damaged {
+            message: "a row is wrong".into(),
+        });
+        refuse_known_damage(&another).unwrap_err();
 
         fs::write(&note, "").unwrap();
         let refused = refuse_known_damage(&note).unwrap_err().to_string();

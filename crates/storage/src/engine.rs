@@ -166,6 +166,11 @@ pub trait Engine: Send + Sync + fmt::Debug + 'static {
     /// Writes a consistent copy of the whole store to an empty or absent directory.
     async fn checkpoint(&self, directory: &std::path::Path) -> Result<(), EngineError>;
 
+    /// Whoever reads bytes that are certainly not what was written, because they have a checksum of their own, says so here.
+    /// It is as if the engine had found the damage itself: it is remembered, and every later call fails with
+    /// [`EngineError::Stopped`]. The answer is that damage.
+    fn condemn(&self, message: String) -> EngineError;
+
     /// What is in use.
     fn usage(&self) -> Result<Usage, EngineError>;
 

@@ -28,10 +28,11 @@ pub(super) async fn slow_syncs(run: &Run, target: Target, delay_ms: u64, lasting
     with(run, target, lasting, slow).await
 }
 
-/// The disk's fault has met somebody.
+/// The disk's fault has met its node.
 async fn told(run: &Run, target: Target, lasting: Duration, fault: impl FnOnce(&mut Faults)) -> bool {
-    let before = run.cluster.fail_stop().failures();
-    with(run, target, lasting, fault).await && run.cluster.fail_stop().failures() > before
+    let Some(id) = run.find(target) else { return false };
+    let before = run.cluster.fail_stop().failures(id);
+    with(run, Target::Node(id), lasting, fault).await && run.cluster.fail_stop().failures(id) > before
 }
 
 /// Syncs do not return.

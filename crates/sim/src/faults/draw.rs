@@ -17,7 +17,7 @@ const PROVOCATION_MS: u64 = 600;
 /// Makes a fault of some kind for a cluster of so many founders.
 type Make = fn(&mut SplitMix64, u64) -> Fault;
 
-/// A kind of fault: how often it is chosen besides the others, how long it lasts, and how often it may happen.
+/// A kind of fault: how it is drawn, how long it lasts, and how often it may happen.
 struct Kind {
     make: Make,
     lasts_ms: (u64, u64),

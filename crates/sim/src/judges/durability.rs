@@ -29,12 +29,18 @@ pub fn judge(history: &History, ends: &[EndState]) -> Verdict {
     }
     for pair in ends.windows(2) {
         let [one, other] = pair else { continue };
-        if one.applied == other.applied && (one.accounts != other.accounts || one.claims != other.claims) {
-            let message = format!(
-                "nodes {} and {} have applied log index {} and hold different rows",
-                one.node, other.node, one.applied
-            );
-            verdict.violation(JUDGE, message, []);
+        if one.applied != other.applied {
+            continue;
+        }
+        verdict.checked += 1;
+        for (family, rows) in &one.rows {
+            if other.rows.get(family) != Some(rows) {
+                let message = format!(
+                    "nodes {} and {} have applied log index {} and hold different rows of {family}",
+                    one.node, other.node, one.applied
+                );
+                verdict.violation(JUDGE, message, []);
+            }
         }
     }
     verdict

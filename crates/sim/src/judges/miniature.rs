@@ -354,6 +354,7 @@ impl Service {
             claims: claims.collect(),
             changes: self.changes.clone(),
             changes_from: 0,
+            rows: BTreeMap::new(),
         }
     }
 }

@@ -2,7 +2,7 @@
 //! still objects (delta debugging; Zeller and Hildebrandt, *Simplifying and Isolating Failure-Inducing Input*,
 //! 2002, without its last percent).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::regressions::Stored;
 use super::{Failure, child};
@@ -11,13 +11,15 @@ use crate::config::{Configuration, Ending};
 /// More calls than clients make in any run.
 const CALLS_MAX: u64 = 16_384;
 
-/// Shrinks, writing the smallest configuration found to `path` each time it gets smaller. Returns it.
+/// Shrinks, writing the smallest configuration found to `path` each time it gets smaller; what is tried is beside it
+/// meanwhile. Returns the smallest.
 ///
 /// # Errors
 /// If the run does not fail to begin with, or a run cannot be started.
 pub fn shrink(configuration: Configuration, path: &Path) -> Result<Configuration, Failure> {
     let mut work = Shrinker {
         path,
+        trial: path.with_extension("trial"),
         judge: String::new(),
         runs: 0,
     };
@@ -32,7 +34,9 @@ pub fn shrink(configuration: Configuration, path: &Path) -> Result<Configuration
         smallest = work.fewer_faults(smallest)?;
         smallest = work.less_work(smallest)?;
         if smallest == before {
-            work.store(&smallest)?;
+            work.store(&smallest, path)?;
+            // It is of no use any more, and no harm.
+            let _ = std::fs::remove_file(&work.trial);
             println!(
                 "{} faults, {} kinds of operation, {} clients, at most {} calls, {} s after {} runs",
                 smallest.faults.len(),
@@ -49,6 +53,8 @@ pub fn shrink(configuration: Configuration, path: &Path) -> Result<Configuration
 
 struct Shrinker<'a> {
     path: &'a Path,
+    /// Where what is tried is kept while it runs.
+    trial: PathBuf,
     judge: String,
     runs: u32,
 }
@@ -83,7 +89,8 @@ impl Shrinker<'_> {
                 smallest = smaller;
             }
         }
-        let simpler: [fn(&mut Configuration); 7] = [
+        let simpler: [fn(&mut Configuration); 8] = [
+            |smaller| smaller.founding = None,
             |smaller| smaller.ending = Ending::Healed,
             |smaller| smaller.workload.clients = (smaller.workload.clients / 2).max(1),
             |smaller| smaller.safety_ms = (smaller.safety_ms / 2).max(1_000),
@@ -119,16 +126,20 @@ impl Shrinker<'_> {
     }
 
     fn still_fails(&mut self, configuration: &Configuration) -> Result<bool, Failure> {
-        Ok(self
+        let fails = self
             .objection(configuration)?
-            .is_some_and(|judge| judge == self.judge))
+            .is_some_and(|judge| judge == self.judge);
+        if fails {
+            self.store(configuration, self.path)?;
+        }
+        Ok(fails)
     }
 
     /// The first judge that objects to the run.
     fn objection(&mut self, configuration: &Configuration) -> Result<Option<String>, Failure> {
         self.runs += 1;
-        self.store(configuration)?;
-        let summary = child::run(&child::What::Stored(self.path), &child::How::default())?;
+        self.store(configuration, &self.trial)?;
+        let summary = child::run(&child::What::Stored(&self.trial), &child::How::default())?;
         Ok(summary
             .violations
             .into_iter()
@@ -136,11 +147,11 @@ impl Shrinker<'_> {
             .map(|violation| violation.judge))
     }
 
-    fn store(&self, configuration: &Configuration) -> Result<(), Failure> {
+    fn store(&self, configuration: &Configuration, path: &Path) -> Result<(), Failure> {
         Stored {
             story: "Not told yet.".to_owned(),
             configuration: configuration.clone(),
         }
-        .write(self.path)
+        .write(path)
     }
 }

@@ -108,6 +108,11 @@ impl Totals {
         per_second(self.safety_operations, self.safety_ms)
     }
 
+    /// Which part of what judges were asked they could not decide.
+    pub fn undecided_share(&self) -> f64 {
+        self.undecided as f64 / (self.checked + self.undecided).max(1) as f64
+    }
+
     fn per_wall_minute(&self, count: u64) -> f64 {
         let minutes = Duration::from_millis(self.wall_ms).as_secs_f64() / 60.0;
         if minutes > 0.0 {
@@ -132,7 +137,6 @@ impl fmt::Display for Totals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let operations: u64 = self.operations.values().sum();
         let faults: u64 = self.faults.values().sum();
-        let asked = (self.checked + self.undecided).max(1);
         let mut row = |name: &str, value: String| writeln!(f, "{name:>24}  {value}");
         row("runs", self.runs.to_string())?;
         row("wall minutes", format!("{:.1}", self.wall_ms as f64 / 60_000.0))?;
@@ -179,11 +183,7 @@ impl fmt::Display for Totals {
         row("checks", self.checked.to_string())?;
         row(
             "undecided",
-            format!(
-                "{} ({:.4} %)",
-                self.undecided,
-                self.undecided as f64 * 100.0 / asked as f64
-            ),
+            format!("{} ({:.4} %)", self.undecided, self.undecided_share() * 100.0),
         )?;
         row("failed", format!("{} {:?}", self.failed.len(), self.failed))
     }

@@ -76,6 +76,10 @@ impl Engine for Watched {
         self.engine.checkpoint(directory).await
     }
 
+    fn condemn(&self, message: String) -> EngineError {
+        self.engine.condemn(message)
+    }
+
     fn usage(&self) -> Result<Usage, EngineError> {
         self.engine.usage()
     }

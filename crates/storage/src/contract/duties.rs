@@ -458,6 +458,21 @@ pub async fn damage_is_remembered<S: Subject>(mut subject: S) {
     }
 }
 
+/// And neither does one that a reader has condemned.
+pub async fn what_is_condemned_stays_so<S: Subject>(mut subject: S) {
+    let engine = subject.engine();
+    write(&*engine, put("a", "1"));
+    let damage = engine.condemn("a checksum is wrong".into());
+    assert!(matches!(damage, EngineError::Damaged { .. }), "{damage}");
+    let written = engine.write(put("a", "2"));
+    assert!(matches!(written, Err(EngineError::Stopped { .. })), "{written:?}");
+    let read = engine.view().get(Family::Account, b"a");
+    assert!(matches!(read, Err(EngineError::Stopped { .. })), "{read:?}");
+    drop(engine);
+    let opened = subject.try_reopen().await;
+    assert!(matches!(opened, Err(EngineError::Damaged { .. })), "{opened:?}");
+}
+
 pub(super) fn write(engine: &dyn Engine, batch: Batch) -> Seq {
     engine.write(batch).expect("a healthy engine writes")
 }

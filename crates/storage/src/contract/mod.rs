@@ -98,6 +98,7 @@ pub async fn run_all<F: Factory>(factory: &F) {
     duties::usage_is_reported(factory.fresh().await).await;
     duties::large_values_survive(factory.fresh().await).await;
     duties::damage_is_remembered(factory.fresh().await).await;
+    duties::what_is_condemned_stays_so(factory.fresh().await).await;
     for seed in 0..8 {
         differential::run(factory.fresh().await, seed, 150).await;
     }

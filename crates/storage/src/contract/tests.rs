@@ -92,6 +92,10 @@ impl Engine for Buggy {
         self.0.checkpoint(directory).await
     }
 
+    fn condemn(&self, message: String) -> EngineError {
+        self.0.condemn(message)
+    }
+
     fn usage(&self) -> Result<Usage, EngineError> {
         self.0.usage()
     }

@@ -162,6 +162,10 @@ impl Engine for FaultyEngine {
         Ok(())
     }
 
+    fn condemn(&self, message: String) -> EngineError {
+        self.fail(EngineError::Damaged { message })
+    }
+
     fn usage(&self) -> Result<Usage, EngineError> {
         let disk = self.disk()?;
         let disk_bytes = disk.current.bytes();
