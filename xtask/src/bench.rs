@@ -1,9 +1,11 @@
-//! `cargo xtask bench`: the benchmarks of the parts (criterion), and the comparison with other stores.
+//! `cargo xtask bench`: the benchmarks of the parts (criterion), the comparison with other stores, bad days, growth.
 
 mod baseline;
+mod calls;
 mod cluster;
 mod days;
 mod etcd;
+mod growth;
 mod holdfast;
 mod install;
 mod peers;
@@ -18,6 +20,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     match args.split_first() {
         Some((first, rest)) if first == "peers" => peers::run(rest),
         Some((first, rest)) if first == "days" => days::run(rest),
+        Some((first, rest)) if first == "growth" => growth::run(rest),
         Some((option, [name, rest @ ..])) if option == "--save" => baseline::save(name, rest),
         Some((option, [name, rest @ ..])) if option == "--against" => baseline::against(name, rest),
         _ => workspace::bench(args),

@@ -47,6 +47,8 @@ cargo xtask COMMAND
                      Holdfast, etcd and PostgreSQL in turns under the same load (`bench peers --help`)
   bench days [--only DAY] [--seconds S]
                      what clients see while a leader dies, nodes restart, an export runs (`bench days --help`)
+  bench growth [--only PART] [--accounts-max N] [--seconds S]
+                     what Holdfast does and takes with more clients and more accounts (`bench growth --help`)
   generate N [--seed N] [--out FILE] [--clean]
                      N accounts as JSON Lines, collisions and mistakes included on purpose
 ";

@@ -22,7 +22,8 @@ pub(crate) fn store(setup: &Setup) -> Result<Holdfast, String> {
     ))
 }
 
-fn client(setup: &Setup) -> Result<Client, String> {
+/// One SDK client.
+pub(crate) fn client(setup: &Setup) -> Result<Client, String> {
     let config = ClientConfig {
         endpoints: setup.endpoints.clone(),
         admin_endpoints: setup.admin_endpoints.clone(),

@@ -5,6 +5,9 @@
 //! run: [`load`] puts a store under one load and appends one line of JSON to a file; [`outcome`] is what such a line
 //! says; [`report`] reads them all, takes medians, prints tables and, with `--check`, compares with the [`margins`].
 //!
+//! [`days`] and [`growth`] report on Holdfast alone, with plots; [`waiting`] tells `cargo xtask bench growth` when a node or a
+//! cluster that was started is there again.
+//!
 //! The generator, its keys, clocks and histograms are those of `holdfast bench`, the same for every store. A driver
 //! ([`etcd`], [`postgres`], [`echo`], [`holdfast`]) does no more than its store's users would, and no less.
 #![forbid(unsafe_code)]
@@ -13,11 +16,13 @@ mod days;
 mod echo;
 mod etcd;
 mod generated;
+mod growth;
 mod holdfast;
 mod impatient;
 mod load;
 mod margins;
 mod outcome;
+mod plot;
 mod postgres;
 mod processes;
 mod report;
@@ -26,6 +31,7 @@ mod status;
 mod table;
 #[cfg(test)]
 mod testing;
+mod waiting;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -70,6 +76,12 @@ enum Command {
     Report(report::ReportArgs),
     /// The table and the plots of bad days.
     Days(days::DaysArgs),
+    /// The tables and the plots of growth.
+    Growth(growth::GrowthArgs),
+    /// Wait until a member of a cluster of Holdfast has caught up.
+    Member(waiting::MemberArgs),
+    /// Wait until a cluster of Holdfast answers.
+    Answers(waiting::AnswersArgs),
 }
 
 /// The stores.
@@ -184,6 +196,9 @@ async fn run(command: Command) -> Result<(), String> {
             .map_err(|why| format!("cannot serve on {listen}: {why}")),
         Command::Report(args) => report::run(&args),
         Command::Days(args) => days::run(&args),
+        Command::Growth(args) => growth::run(&args),
+        Command::Member(args) => waiting::member(&args).await,
+        Command::Answers(args) => waiting::answers(&args).await,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use holdfast_bench::{Measurement, Prepared};
+use holdfast_bench::{Measurement, Prepared, Workload};
 use serde::{Deserialize, Serialize};
 
 use crate::processes::{Occupied, Used};
@@ -73,6 +73,28 @@ pub(crate) struct RestOutcome {
     pub(crate) accounts: u64,
     /// Each node.
     pub(crate) nodes: Vec<Occupied>,
+}
+
+impl LoadOutcome {
+    /// One node's writes for each byte of payload; none of a workload that also reads, or if no node was watched.
+    pub(crate) fn written_per_byte(&self) -> Option<f64> {
+        let measurement = &self.measurement;
+        let writes_only = matches!(
+            measurement.workload,
+            Workload::Create | Workload::Update | Workload::Import
+        );
+        let done = (measurement.throughput * measurement.seconds).max(1.0);
+        let stored = done * measurement.record_bytes as f64;
+        (writes_only && self.nodes > 0).then(|| self.used.written_bytes as f64 / self.nodes as f64 / stored)
+    }
+}
+
+impl FilledOutcome {
+    /// One node's writes for each byte of payload.
+    pub(crate) fn written_per_byte(&self) -> f64 {
+        let stored = self.prepared.prepared as f64 * f64::from(self.record_bytes);
+        self.used.written_bytes as f64 / self.nodes.max(1) as f64 / stored
+    }
 }
 
 impl Outcome {

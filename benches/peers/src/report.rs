@@ -196,10 +196,7 @@ impl Results {
                         accounts,
                         per_second: each(|one| one.prepared.prepared as f64 / one.prepared.seconds)?,
                         nodes_cpu_us: each(|one| one.used.cpu_seconds * 1e6 / one.prepared.prepared as f64)?,
-                        written_per_byte: each(|one| {
-                            let stored = one.prepared.prepared as f64 * f64::from(one.record_bytes);
-                            one.used.written_bytes as f64 / one.nodes.max(1) as f64 / stored
-                        })?,
+                        written_per_byte: each(crate::outcome::FilledOutcome::written_per_byte)?,
                     })
                 })
                 .collect(),
@@ -343,12 +340,7 @@ impl LoadSummary {
         let each = |value: &dyn Fn(&LoadOutcome) -> f64| Spread::of(rounds.iter().map(value));
         let latency = |value: fn(&Latency) -> u64| each(&|one| value(&one.measurement.all) as f64);
         let done = |one: &LoadOutcome| (one.measurement.throughput * one.measurement.seconds).max(1.0);
-        let stored = |one: &LoadOutcome| done(one) * one.measurement.record_bytes as f64;
-        let writes_only = matches!(
-            point.workload,
-            Workload::Create | Workload::Update | Workload::Import
-        );
-        let watched = rounds.iter().all(|one| one.nodes > 0);
+        let written: Option<Vec<f64>> = rounds.iter().map(LoadOutcome::written_per_byte).collect();
         Some(LoadSummary {
             store,
             point,
@@ -368,9 +360,7 @@ impl LoadSummary {
             errors: rounds.iter().map(|one| one.measurement.errors).sum(),
             nodes_cpu_us: each(&|one| one.used.cpu_seconds * 1e6 / done(one))?,
             load_cpu_us: each(&|one| one.measurement.generator.cpu_us_per_operation)?,
-            written_per_byte: (writes_only && watched)
-                .then(|| each(&|one| one.used.written_bytes as f64 / one.nodes as f64 / stored(one)))
-                .flatten(),
+            written_per_byte: written.and_then(Spread::of),
         })
     }
 

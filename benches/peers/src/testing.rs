@@ -37,6 +37,7 @@ pub(crate) fn measurement(
         throughput,
         windows: Vec::new(),
         worst_window: Some((throughput / 2.0) as u64),
+        minutes_p99_us: Vec::new(),
         all: Latency {
             p99_us,
             ..Latency::default()

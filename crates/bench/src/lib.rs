@@ -8,11 +8,12 @@
 //! - `plan`: the options of a run, for every driver's command line;
 //! - `pace`: when operations begin, in a closed and an open loop; `alarm` wakes clients to the microsecond;
 //! - `actor`: one client: does something and judges the answer. A refusal, another account, another size is an error;
-//! - `tally`: what one client saw, in histograms of its own;
+//! - `tally`: what one client saw, in histograms of its own; `seconds`: latencies second by second, of all together;
 //! - `run`: connects clients, lets them begin together, adds up what they saw;
 //! - `measurement`: the result, as JSON and as a table.
 //!
-//! Clients share nothing they wait for: one counter in an open loop, and one word for each account, its newest version.
+//! Clients share nothing they wait for: one counter in an open loop, one word for each account, its newest version, and the
+//! counters of the seconds.
 //! The generator's own processor time is part of each result; where it is near all that its threads could have, the
 //! result is about the generator, and the table says so.
 //!
@@ -27,6 +28,7 @@ mod pace;
 mod plan;
 mod record;
 mod run;
+mod seconds;
 mod tally;
 mod target;
 mod workload;

@@ -12,6 +12,7 @@ use crate::measurement::{Generator, Measurement, Prepared};
 use crate::pace::{Pace, Schedule, Span};
 use crate::plan::{Load, Options, Plan};
 use crate::record::Population;
+use crate::seconds::Seconds;
 use crate::tally::Tally;
 use crate::target::{Class, Existing, Failure, Session, Store};
 
@@ -134,6 +135,7 @@ pub async fn run<S: Store>(
         Load::Closed => None,
         Load::Open { per_second } => Some(Arc::new(Schedule::new(span, per_second))),
     };
+    let seconds = Arc::new(Seconds::new(span));
     let counters: Arc<Vec<Counters>> = Arc::new((0..plan.clients).map(|_| Counters::default()).collect());
     let mut clients = JoinSet::new();
     for (client, session) in sessions.into_iter().enumerate() {
@@ -142,8 +144,8 @@ pub async fn run<S: Store>(
             None => Pace::closed(span),
             Some(schedule) => Pace::open(schedule.clone()).map_err(timer_failed)?,
         };
-        let counters = counters.clone();
-        clients.spawn(async move { work(actor, pace, span, &counters[client]).await });
+        let (counters, seconds) = (counters.clone(), seconds.clone());
+        clients.spawn(async move { work(actor, pace, span, (&counters[client], &seconds)).await });
     }
 
     let cpu = attend(span, &counters, watch).await;
@@ -156,7 +158,7 @@ pub async fn run<S: Store>(
         total.never_begun(due);
         never_begun += u64::from(due >= span.measured);
     }
-    Ok(measurement(store, plan, &total, never_begun, cpu))
+    Ok(measurement(store, plan, (&total, &seconds), never_begun, cpu))
 }
 
 /// One client, from its first operation to its last.
@@ -164,7 +166,7 @@ async fn work<S: Session>(
     mut actor: Actor<S>,
     mut pace: Pace,
     span: Span,
-    counters: &Counters,
+    (counters, seconds): (&Counters, &Seconds),
 ) -> Result<Tally, Failure> {
     let mut tally = Tally::new(span);
     let give_up = tokio::time::sleep_until((span.end + GRACE).into());
@@ -190,6 +192,7 @@ async fn work<S: Session>(
         };
         let failed = result.is_err();
         tally.whole(operation, beginning.due, now, &result);
+        seconds.note(beginning.due, now);
         if failed {
             // A store that refuses at once must not make a busy loop of the client, which would starve the store.
             tokio::task::yield_now().await;
@@ -235,11 +238,14 @@ async fn attend(span: Span, counters: &[Counters], mut watch: impl FnMut(Progres
 fn measurement<S: Store>(
     store: &S,
     plan: &Plan,
-    total: &Tally,
+    (total, by_second): (&Tally, &Seconds),
     never_begun: u64,
     cpu: Duration,
 ) -> Measurement {
-    let windows = total.windows().to_vec();
+    let mut windows = total.windows().to_vec();
+    for (second, window) in windows.iter_mut().enumerate() {
+        window.p99_us = by_second.p99_us(second);
+    }
     let done: u64 = windows.iter().map(|window| window.done).sum();
     let (without_read, without_write) = total.silences();
     let seconds = plan.measured.as_secs_f64();
@@ -261,6 +267,7 @@ fn measurement<S: Store>(
             .iter()
             .map(|window| window.done)
             .min(),
+        minutes_p99_us: by_second.minutes_p99_us(),
         windows,
         all: total.all(),
         operations: total.operations(),

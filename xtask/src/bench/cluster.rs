@@ -89,6 +89,7 @@ impl<'a> Cluster<'a> {
                 };
             }
             Store::Etcd => etcd::configuration(place, &data),
+            Store::Holdfast if place > self.store.nodes() => holdfast::newcomer(place, &data),
             Store::Holdfast => holdfast::configuration(place, &data),
         };
         let path = self.configuration(place);
@@ -205,20 +206,36 @@ impl<'a> Cluster<'a> {
 
     /// Asks a node to stop, and waits until it has.
     pub(crate) fn terminate(&mut self, place: usize) -> Result<(), Failure> {
-        let child = self.children.get_mut(place - 1).and_then(Option::take);
-        let mut child = child.ok_or_else(|| format!("node {place} does not run"))?;
-        // `kill` is a shell built-in everywhere; procps is not.
-        let _ = Command::new("sh")
-            .args(["-c", &format!("kill -TERM {}", child.id())])
-            .status();
-        let ended = || child.try_wait().is_ok_and(|status| status.is_some());
-        if local::wait_until(STOP_LIMIT, ended) {
+        self.terminate_all(&[place])
+    }
+
+    /// Asks these nodes to stop, all at once, and waits until they have.
+    pub(crate) fn terminate_all(&mut self, places: &[usize]) -> Result<(), Failure> {
+        let mut stopping = Vec::new();
+        for &place in places {
+            let child = self.children.get_mut(place - 1).and_then(Option::take);
+            let child = child.ok_or_else(|| format!("node {place} does not run"))?;
+            // `kill` is a shell built-in everywhere; procps is not.
+            let _ = Command::new("sh")
+                .args(["-c", &format!("kill -TERM {}", child.id())])
+                .status();
+            stopping.push((place, child));
+        }
+        let mut late = Vec::new();
+        for (place, mut child) in stopping {
+            let ended = || child.try_wait().is_ok_and(|status| status.is_some());
+            if !local::wait_until(STOP_LIMIT, ended) {
+                let _ = child.kill();
+                let _ = child.wait();
+                late.push(place.to_string());
+            }
+        }
+        if late.is_empty() {
             return Ok(());
         }
-        let _ = child.kill();
-        let _ = child.wait();
         Err(format!(
-            "node {place} did not stop within {} s",
+            "node {} did not stop within {} s",
+            late.join(" and node "),
             STOP_LIMIT.as_secs()
         ))
     }
@@ -235,9 +252,73 @@ impl<'a> Cluster<'a> {
         ports.map(loopback).collect::<Vec<_>>().join(",")
     }
 
+    /// `holdfast`, as an operator of this cluster calls it.
+    pub(crate) fn holdfast(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(&self.tools.holdfast);
+        command
+            .args(args)
+            .args(["--output", "json"])
+            .env("HOLDFAST_ENDPOINTS", self.client_addresses())
+            .env("HOLDFAST_ADMIN_ENDPOINTS", self.admin_addresses())
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Starts a node that does not run, with the data it has, and waits for nothing.
+    pub(crate) fn start_node(&mut self, place: usize) -> Result<(), Failure> {
+        self.children[place - 1] = Some(self.spawn(place)?);
+        Ok(())
+    }
+
+    /// Starts one node more, on an empty directory. It waits to be added; returns its place.
+    pub(crate) fn start_newcomer(&mut self) -> Result<usize, Failure> {
+        let place = self.children.len() + 1;
+        let data = self.data(place);
+        fs::create_dir_all(&data).map_err(|why| format!("cannot create {}: {why}", data.display()))?;
+        self.lay_out(place)?;
+        let child = self.spawn(place)?;
+        self.children.push(Some(child));
+        Ok(place)
+    }
+
+    /// `holdfast cluster add-learner` for a newcomer.
+    pub(crate) fn add_learner(&self, place: usize) -> Command {
+        let [peer, client, admin] = [
+            self.store.peer_port(place),
+            self.store.client_port(place),
+            self.store.admin_port(place),
+        ]
+        .map(loopback);
+        let place = place.to_string();
+        self.holdfast(&[
+            "cluster",
+            "add-learner",
+            &place,
+            "--peer",
+            &peer,
+            "--client",
+            &client,
+            "--admin",
+            &admin,
+        ])
+    }
+
+    /// Waits until the leader says that a node has what is committed, and the node that it serves. With a poll every few
+    /// milliseconds, so that how long it took can be measured.
+    pub(crate) fn wait_for_member(&self, place: usize, role: &str, limit: Duration) -> Result<(), Failure> {
+        let mut command = self.peers("member");
+        command.args(["--node", &place.to_string(), "--role", role]);
+        command.args(["--admin-of-node", &loopback(self.store.admin_port(place))]);
+        command.args(["--limit", &limit.as_secs().to_string()]);
+        match command.status() {
+            Ok(status) if status.success() => Ok(()),
+            _ => Err(self.explain(place, format!("node {place} did not catch up"))),
+        }
+    }
+
     /// Starts a node that was killed, with the data it had, and gives it time to take part again.
     pub(crate) fn restart(&mut self, place: usize) -> Result<(), Failure> {
-        self.children[place - 1] = Some(self.spawn(place)?);
+        self.start_node(place)?;
         std::thread::sleep(REJOIN);
         self.wait_until_it_answers()
     }

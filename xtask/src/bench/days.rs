@@ -4,13 +4,12 @@
 //! when an operation was due), and something happens in the midst of it: a leader dies, nodes are restarted one after the
 //! other, an export runs. One line of JSON a day goes to a file; `benches/peers` makes the table and the plots of it.
 
-use std::fs;
-use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::calls::{append, finished};
 use super::cluster::{self, Cluster, RECORD_BYTES};
-use super::install::{self, Programs, Tools};
+use super::install::{self, Programs};
 use super::peers::{number, results_directory};
 use super::points::FEW_ACCOUNTS;
 use super::store::Store;
@@ -145,7 +144,6 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
         let mut live = Live {
             day: *day,
             request: &request,
-            tools: &tools,
             cluster,
             events: Vec::new(),
             began: Instant::now(),
@@ -174,7 +172,6 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
 struct Live<'a> {
     day: Day,
     request: &'a Request,
-    tools: &'a Tools,
     cluster: Cluster<'a>,
     /// When what happened, seconds from the beginning of what is measured.
     events: Vec<(f64, String)>,
@@ -299,28 +296,12 @@ impl Live<'_> {
 
     /// `holdfast`, as an operator of this cluster calls it.
     fn holdfast(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(&self.tools.holdfast);
-        command
-            .args(args)
-            .args(["--output", "json"])
-            .env("HOLDFAST_ENDPOINTS", self.cluster.client_addresses())
-            .env("HOLDFAST_ADMIN_ENDPOINTS", self.cluster.admin_addresses())
-            .stdin(Stdio::null());
+        let mut command = self.cluster.holdfast(args);
         if args.first() == Some(&"bench") {
             command.args(["--no-progress", "--record-bytes", RECORD_BYTES]);
         }
         command
     }
-}
-
-/// What a command printed that must succeed.
-fn finished(what: &str, output: std::io::Result<Output>) -> Result<String, Failure> {
-    let output = output.map_err(|why| format!("{what}: {why}"))?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let why = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{what} failed: {}", why.trim()))
 }
 
 /// What the load measured. It ends with a failure if operations were no success, which is what some days are about.
@@ -346,17 +327,6 @@ fn throughput(json: &str) -> Result<f64, Failure> {
     number
         .and_then(|number| number.trim().parse().ok())
         .ok_or_else(|| "the load did not say how much it did".to_owned())
-}
-
-fn append(path: &Path, line: &str) -> Result<(), Failure> {
-    use std::io::Write;
-    let problem = |why: std::io::Error| format!("cannot write {}: {why}", path.display());
-    let mut file = fs::File::options()
-        .create(true)
-        .append(true)
-        .open(path)
-        .map_err(problem)?;
-    writeln!(file, "{line}").map_err(problem)
 }
 
 #[cfg(test)]

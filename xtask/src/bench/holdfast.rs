@@ -21,11 +21,21 @@ pub(crate) fn configuration(place: usize, data: &Path) -> String {
             )
         })
         .collect();
+    let founders = format!("initial_members = [\n{}]\n", members.concat());
+    with_founders(place, data, &founders)
+}
+
+/// The configuration of a node that is added later: it founds nothing.
+pub(crate) fn newcomer(place: usize, data: &Path) -> String {
+    with_founders(place, data, "")
+}
+
+fn with_founders(place: usize, data: &Path, founders: &str) -> String {
+    let store = Store::Holdfast;
     format!(
         "{COMMON}\n[node]\nid = {place}\ndata_dir = \"{}\"\n\n[cluster]\nid = \"3c0b8a38-2f6e-4c0a-9d44-1d5f5f0c7b11\"\n\
-         initial_members = [\n{}]\n\n[listen]\nclient = \"{}\"\nadmin = \"{}\"\npeer = \"{}\"\nmetrics = \"{}\"\n",
+         {founders}\n[listen]\nclient = \"{}\"\nadmin = \"{}\"\npeer = \"{}\"\nmetrics = \"{}\"\n",
         data.display(),
-        members.concat(),
         loopback(store.client_port(place)),
         loopback(store.admin_port(place)),
         loopback(store.peer_port(place)),
@@ -45,5 +55,15 @@ mod tests {
             "  { id = 1, peer = \"127.0.0.1:18111\", client = \"127.0.0.1:18101\", admin = \"127.0.0.1:18121\" },\n"
         ));
         assert!(text.contains("[listen]\nclient = \"127.0.0.1:18103\"\n"));
+    }
+
+    #[test]
+    fn a_newcomer_founds_nothing() {
+        let text = newcomer(4, Path::new("/somewhere"));
+        assert!(!text.contains("initial_members"), "{text}");
+        assert!(
+            text.contains("\n[listen]\nclient = \"127.0.0.1:18104\"\n"),
+            "{text}"
+        );
     }
 }

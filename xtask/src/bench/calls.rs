@@ -1,0 +1,81 @@
+//! Calling programs and keeping what they said: what the days and the growth of Holdfast have in common.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use crate::Failure;
+
+/// What a command printed that must succeed.
+pub(super) fn finished(what: &str, output: std::io::Result<Output>) -> Result<String, Failure> {
+    let output = output.map_err(|why| format!("{what}: {why}"))?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{what} failed: {}", why.trim()))
+}
+
+/// A load that runs while something happens. What it measured is in its file afterwards.
+pub(super) fn begin(mut load: Command) -> Result<Child, Failure> {
+    load.stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .map_err(|why| format!("cannot start the load: {why}"))
+}
+
+/// Waits until a load has ended.
+pub(super) fn ended(mut load: Child) -> Result<(), Failure> {
+    match load.wait() {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("the load measured nothing: {status}")),
+        Err(why) => Err(format!("cannot wait for the load: {why}")),
+    }
+}
+
+/// The lines that a call appended to this file, which is removed.
+pub(super) fn taken(path: &Path) -> Result<Vec<String>, Failure> {
+    let text = fs::read_to_string(path).map_err(|why| format!("cannot read {}: {why}", path.display()))?;
+    fs::remove_file(path).map_err(|why| format!("cannot remove {}: {why}", path.display()))?;
+    Ok(text.lines().map(str::to_owned).collect())
+}
+
+/// Operations a second, as the first thing that a load says.
+pub(super) fn per_second(said: &str) -> Result<f64, Failure> {
+    let first = said.split_whitespace().next();
+    first
+        .and_then(|number| number.parse().ok())
+        .ok_or_else(|| format!("the load said `{}`, not how much it did", said.trim()))
+}
+
+/// Adds a line to a file.
+pub(super) fn append(path: &Path, line: &str) -> Result<(), Failure> {
+    use std::io::Write;
+    let problem = |why: std::io::Error| format!("cannot write {}: {why}", path.display());
+    let mut file = fs::File::options()
+        .create(true)
+        .append(true)
+        .open(path)
+        .map_err(problem)?;
+    writeln!(file, "{line}").map_err(problem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_load_says_first_how_much_it_did() {
+        assert_eq!(per_second("1234 a second, p50 7 us\n"), Ok(1234.0));
+        assert!(per_second("nothing").is_err());
+    }
+
+    #[test]
+    fn lines_are_taken_once() {
+        let path = std::env::temp_dir().join(format!("holdfast-lines-{}", std::process::id()));
+        append(&path, "one").expect("a temporary file can be written");
+        append(&path, "two").expect("and again");
+        assert_eq!(taken(&path), Ok(vec!["one".to_owned(), "two".to_owned()]));
+        assert!(taken(&path).is_err());
+    }
+}

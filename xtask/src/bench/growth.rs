@@ -1,0 +1,493 @@
+//! `cargo xtask bench growth`: how Holdfast grows, with its clients and with the accounts that it holds.
+//!
+//! Four parts, each with its own line of JSON a point; `benches/peers` makes the tables and the plots of them:
+//!
+//! * `clients`: closed loops of 1 to 1,024 clients on few accounts;
+//! * `accounts`: clusters that hold ten thousand accounts and more: what a node takes, how long one needs to take part
+//!   again after a stop and after `kill -9`, and what clients see. Each size begins with empty directories, so that no
+//!   point depends on what was measured before it;
+//! * `new-node`: at the largest size, under half of what the cluster can do, a fourth node begins with nothing;
+//! * `restart`: at the largest size all three nodes are stopped, or killed, and started, until a read and a write succeed.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use super::calls::{append, begin, ended, finished, per_second, taken};
+use super::cluster::{self, Cluster};
+use super::install::{self, Programs, Tools};
+use super::peers::{number, results_directory};
+use super::points::FEW_ACCOUNTS;
+use super::store::Store;
+use crate::Failure;
+
+const USAGE: &str = "\
+cargo xtask bench growth [OPTION ...]
+
+  --only PART        only this one (again: and this one): clients, accounts, new-node, restart
+  --accounts-max N   the most accounts a cluster is filled with [default: 1000000; there is a size of 3000000]
+  --seconds S        how long each point is measured [default: 10]
+  --debug-build      build Holdfast as `cargo xtask up` does: to try this, not for figures
+  --programs DIR     build nothing: take holdfast and holdfast-bench-peers from there
+";
+
+/// How many clients.
+const CLIENTS: [u32; 6] = [1, 4, 16, 64, 256, 1_024];
+/// And what they do. Updates need accounts that nobody has changed yet, so each of their points has its own.
+const CLIENTS_DO: [&str; 3] = ["get", "update", "create"];
+/// What they do with many accounts. Creates come last, as they add accounts.
+const MANY_DO: [&str; 3] = ["get", "update", "create"];
+/// Clients where the accounts grow.
+const MANY_CLIENTS: u32 = 64;
+/// How many accounts; those above the option's number are left out, and that number is added.
+const SIZES: [u64; 4] = [10_000, 100_000, 1_000_000, 3_000_000];
+
+/// Seeds of accounts made for one point.
+const FIRST_FRESH_SEED: u32 = 1_000;
+/// How long nodes may tidy up before what they take is looked at.
+const SETTLE: Duration = Duration::from_secs(15);
+/// How long a node is away that is ended and started: its leader has noticed.
+const AWAY: Duration = Duration::from_secs(2);
+/// How long anything may take: a node that starts, or catches up.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+/// Clients of an open loop: enough for all that are due to be under way.
+const OPEN_CLIENTS: u32 = 512;
+/// Until the clients are connected and the load is even, and a new node begins.
+const BEFORE_NEWCOMER: Duration = Duration::from_secs(4);
+/// What clients do while a node catches up.
+const MEANWHILE: &str = "mix";
+
+/// A part of the command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Clients,
+    Accounts,
+    NewNode,
+    Restart,
+}
+
+impl Part {
+    const ALL: [Part; 4] = [Part::Clients, Part::Accounts, Part::NewNode, Part::Restart];
+
+    fn name(self) -> &'static str {
+        match self {
+            Part::Clients => "clients",
+            Part::Accounts => "accounts",
+            Part::NewNode => "new-node",
+            Part::Restart => "restart",
+        }
+    }
+}
+
+/// How nodes end.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    /// They are asked to.
+    Stopped,
+    /// `kill -9`.
+    Killed,
+}
+
+impl End {
+    const ALL: [End; 2] = [End::Stopped, End::Killed];
+
+    fn name(self) -> &'static str {
+        match self {
+            End::Stopped => "stopped",
+            End::Killed => "killed",
+        }
+    }
+
+    /// Ends these nodes so.
+    fn of(self, cluster: &mut Cluster<'_>, places: &[usize]) -> Result<(), Failure> {
+        match self {
+            End::Stopped => cluster.terminate_all(places),
+            End::Killed => places.iter().try_for_each(|place| cluster.kill(*place)),
+        }
+    }
+}
+
+/// What was asked for.
+#[derive(Debug, PartialEq)]
+struct Request {
+    parts: Vec<Part>,
+    accounts_max: u64,
+    seconds: f64,
+    programs: Programs,
+}
+
+impl Request {
+    fn parse(args: &[String]) -> Result<Request, Failure> {
+        let mut request = Request {
+            parts: Vec::new(),
+            accounts_max: 1_000_000,
+            seconds: 10.0,
+            programs: Programs::Release,
+        };
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            let mut value = || {
+                let value = args.next();
+                value.ok_or_else(|| format!("{arg} needs a value\n\n{USAGE}"))
+            };
+            match arg.as_str() {
+                "--debug-build" => request.programs = Programs::Debug,
+                "--programs" => request.programs = Programs::In(value()?.into()),
+                "--seconds" => request.seconds = number(arg, value()?)?,
+                "--accounts-max" => request.accounts_max = number(arg, value()?)?,
+                "--only" => {
+                    let name = value()?;
+                    let part = Part::ALL.into_iter().find(|part| part.name() == name);
+                    request
+                        .parts
+                        .push(part.ok_or_else(|| format!("there is no part `{name}`\n\n{USAGE}"))?);
+                }
+                _ => return Err(format!("there is no `{arg}`\n\n{USAGE}")),
+            }
+        }
+        if request.parts.is_empty() {
+            request.parts = Part::ALL.to_vec();
+        }
+        if request.accounts_max == 0 || !(0.1..=3_600.0).contains(&request.seconds) {
+            return Err("at least one account, and points of 0.1 to 3600 seconds".to_owned());
+        }
+        Ok(request)
+    }
+
+    fn wants(&self, part: Part) -> bool {
+        self.parts.contains(&part)
+    }
+
+    /// How many accounts clusters are filled with, one after the other. Only the largest where only that is asked for.
+    fn sizes(&self) -> Vec<u64> {
+        let most = self.accounts_max;
+        let mut sizes = Vec::new();
+        if self.wants(Part::Accounts) {
+            sizes.extend(SIZES.into_iter().filter(|size| *size < most));
+        }
+        if self.parts.iter().any(|part| *part != Part::Clients) {
+            sizes.push(most);
+        }
+        sizes
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(args: &[String]) -> Result<(), Failure> {
+    if args.iter().any(|arg| arg == "--help" || arg == "-h") {
+        print!("{USAGE}");
+        return Ok(());
+    }
+    let request = Request::parse(args)?;
+    let tools = install::tools(&[Store::Holdfast], &request.programs)?;
+    let home = cluster::home()?;
+    let run = Run {
+        results: results_directory(&home)?,
+        data: home.join("data"),
+        request,
+        tools,
+    };
+    let began = Instant::now();
+    run.measure()?;
+    println!("\nMeasured in {:.0} s.", began.elapsed().as_secs_f64());
+    run.report()
+}
+
+/// One call of the command.
+struct Run {
+    request: Request,
+    tools: Tools,
+    data: PathBuf,
+    results: PathBuf,
+}
+
+impl Run {
+    fn measure(&self) -> Result<(), Failure> {
+        if self.request.wants(Part::Clients) {
+            println!("\n==> clients");
+            let cluster = self.cluster()?;
+            self.clients(&cluster)?;
+            cluster.stop()?;
+        }
+        for accounts in self.request.sizes() {
+            println!("\n==> {accounts} accounts");
+            let mut cluster = self.cluster()?;
+            let filling = self.fill(&cluster, Part::Accounts, accounts, 1)?;
+            if self.request.wants(Part::Accounts) {
+                self.many(&mut cluster, accounts)?;
+            }
+            if accounts == self.request.accounts_max {
+                // Restarts first: three nodes are what was asked about.
+                if self.request.wants(Part::Restart) {
+                    End::ALL
+                        .into_iter()
+                        .try_for_each(|end| self.restart(&mut cluster, accounts, end))?;
+                }
+                if self.request.wants(Part::NewNode) {
+                    self.newcomer(&mut cluster, accounts, filling)?;
+                }
+            }
+            cluster.stop()?;
+        }
+        Ok(())
+    }
+
+    fn cluster(&self) -> Result<Cluster<'_>, Failure> {
+        Cluster::start(Store::Holdfast, &self.tools, &self.data)
+    }
+
+    /// From one client to many.
+    fn clients(&self, cluster: &Cluster<'_>) -> Result<(), Failure> {
+        self.fill(cluster, Part::Clients, FEW_ACCOUNTS, 1)?;
+        let mut fresh_seed = FIRST_FRESH_SEED;
+        for workload in CLIENTS_DO {
+            for clients in CLIENTS {
+                let mut seed = 1;
+                if workload == "update" {
+                    seed = fresh_seed;
+                    fresh_seed += 1;
+                    self.fill(cluster, Part::Clients, FEW_ACCOUNTS, seed)?;
+                }
+                let mut load = self.load(cluster, workload, clients, FEW_ACCOUNTS)?;
+                load.args(["--seed", &seed.to_string()]);
+                self.point(
+                    Part::Clients,
+                    FEW_ACCOUNTS,
+                    &format!("{workload}, {clients} clients"),
+                    load,
+                )?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What a cluster is like that holds so many accounts.
+    fn many(&self, cluster: &mut Cluster<'_>, accounts: u64) -> Result<(), Failure> {
+        cluster.settle(SETTLE);
+        let mut rest = Command::new(&self.tools.peers);
+        rest.args(["rest", "--store", cluster.store.name()]);
+        rest.args(["--accounts", &accounts.to_string()]);
+        for (pid, place) in cluster.pids().iter().zip(cluster.store.places()) {
+            rest.args(["--node-pid", pid]);
+            rest.arg("--node-dir").arg(cluster.data(place));
+        }
+        self.measured(Part::Accounts, accounts, "at rest", rest)?;
+        for end in End::ALL {
+            self.node_starts(cluster, accounts, end)?;
+        }
+        for workload in MANY_DO {
+            let load = self.load(cluster, workload, MANY_CLIENTS, accounts)?;
+            self.point(
+                Part::Accounts,
+                accounts,
+                &format!("{workload}, {MANY_CLIENTS} clients"),
+                load,
+            )?;
+        }
+        Ok(())
+    }
+
+    /// How long a follower that ended needs until it takes part again.
+    fn node_starts(&self, cluster: &mut Cluster<'_>, accounts: u64, end: End) -> Result<(), Failure> {
+        let follower = cluster.leader()? % 3 + 1;
+        end.of(cluster, &[follower])?;
+        std::thread::sleep(AWAY);
+        let began = Instant::now();
+        cluster.start_node(follower)?;
+        cluster.wait_for_member(follower, "voter", PATIENCE)?;
+        let seconds = began.elapsed().as_secs_f64();
+        println!("    a node that was {}: back in {seconds:.2} s", end.name());
+        self.keep(&format!(
+            "{{\"node_start\":{{\"accounts\":{accounts},\"end\":\"{}\",\"seconds\":{seconds:.3}}}}}",
+            end.name()
+        ))
+    }
+
+    /// How long a cluster that ended needs until it answers.
+    fn restart(&self, cluster: &mut Cluster<'_>, accounts: u64, end: End) -> Result<(), Failure> {
+        let places: Vec<usize> = cluster.store.places().collect();
+        let began = Instant::now();
+        end.of(cluster, &places)?;
+        let down = began.elapsed().as_secs_f64();
+        let began = Instant::now();
+        for place in places {
+            cluster.start_node(place)?;
+        }
+        let mut seconds = [0.0; 2];
+        for (what, seconds) in ["read", "write"].into_iter().zip(&mut seconds) {
+            let mut answers = cluster.peers("answers");
+            answers.args(["--to", what, "--limit", &PATIENCE.as_secs().to_string()]);
+            finished("the cluster that was started", answers.output())?;
+            *seconds = began.elapsed().as_secs_f64();
+        }
+        let [read, write] = seconds;
+        println!(
+            "    a cluster that was {}: down in {down:.2} s, a read after {read:.2} s, a write after {write:.2} s",
+            end.name()
+        );
+        self.keep(&format!(
+            "{{\"cluster_start\":{{\"accounts\":{accounts},\"end\":\"{}\",\"down_seconds\":{down:.3},\
+             \"read_seconds\":{read:.3},\"write_seconds\":{write:.3}}}}}",
+            end.name()
+        ))
+    }
+
+    /// How long a node needs that begins with nothing, and what clients see meanwhile. The load runs longer than filling
+    /// the cluster took, and the report looks at the seconds in which the node caught up.
+    fn newcomer(&self, cluster: &mut Cluster<'_>, accounts: u64, filling: Duration) -> Result<(), Failure> {
+        let closed = self.load(cluster, MEANWHILE, MANY_CLIENTS, accounts)?;
+        let saturation = self.point(
+            Part::NewNode,
+            accounts,
+            &format!("{MEANWHILE}, as much as it can do"),
+            closed,
+        )?;
+        let rate = (saturation / 2.0).max(1.0);
+        let mut load = self.load(cluster, MEANWHILE, OPEN_CLIENTS, accounts)?;
+        let seconds =
+            (filling.as_secs_f64() * 1.5).clamp(20.0, 1_800.0).ceil() + BEFORE_NEWCOMER.as_secs_f64();
+        load.args(["--rate", &rate.to_string(), "--share", "50"])
+            .args(["--seconds", &seconds.to_string()]);
+        load.arg("--out").arg(self.scratch());
+        let warm_up = Duration::from_secs(1);
+        let began = Instant::now() + warm_up;
+        let load = begin(load)?;
+        std::thread::sleep(warm_up + BEFORE_NEWCOMER);
+        let joined = began.elapsed().as_secs_f64();
+        let place = cluster.start_newcomer()?;
+        finished("add-learner", cluster.add_learner(place).output())?;
+        let added = began.elapsed().as_secs_f64();
+        cluster.wait_for_member(place, "learner", PATIENCE)?;
+        let caught_up = began.elapsed().as_secs_f64();
+        println!(
+            "    a new node, beside {rate:.0} a second: caught up in {:.1} s",
+            caught_up - joined
+        );
+        ended(load)?;
+        let line = taken(&self.scratch())?.pop();
+        let line = line.ok_or("the load measured nothing")?;
+        self.keep(&format!(
+            "{{\"new_node\":{{\"accounts\":{accounts},\"saturation\":{saturation:.1},\"started_at\":{joined:.3},\
+             \"added_at\":{added:.3},\"caught_up_at\":{caught_up:.3},\"outcome\":{line}}}}}"
+        ))
+    }
+
+    /// Makes sure that these accounts are there, and returns how long it took.
+    fn fill(&self, cluster: &Cluster<'_>, part: Part, accounts: u64, seed: u32) -> Result<Duration, Failure> {
+        let mut fill = cluster.load()?;
+        fill.args(["--prepare", &accounts.to_string(), "--seed", &seed.to_string()]);
+        let began = Instant::now();
+        let what = format!("{accounts} accounts");
+        self.measured(part, accounts, &what, fill)?;
+        Ok(began.elapsed())
+    }
+
+    /// A load on these accounts.
+    fn load(
+        &self,
+        cluster: &Cluster<'_>,
+        workload: &str,
+        clients: u32,
+        accounts: u64,
+    ) -> Result<Command, Failure> {
+        let mut load = cluster.load()?;
+        load.args(["--workload", workload, "--clients", &clients.to_string()])
+            .args(["--accounts", &accounts.to_string(), "--warm-up", "1"]);
+        Ok(load)
+    }
+
+    /// Calls the load, or looks at the nodes, and keeps what was measured. Returns what it printed.
+    fn measured(&self, part: Part, accounts: u64, what: &str, mut call: Command) -> Result<String, Failure> {
+        call.arg("--out").arg(self.scratch());
+        let said = finished(what, call.output())?;
+        println!("    {what}: {}", said.trim().replace('\n', "; "));
+        for line in taken(&self.scratch())? {
+            self.keep(&format!(
+                "{{\"measured\":{{\"part\":\"{}\",\"accounts\":{accounts},\"outcome\":{line}}}}}",
+                part.name()
+            ))?;
+        }
+        Ok(said)
+    }
+
+    /// The same of a load, for as long as a point is measured; operations a second.
+    fn point(&self, part: Part, accounts: u64, what: &str, mut load: Command) -> Result<f64, Failure> {
+        load.args(["--seconds", &self.request.seconds.to_string()]);
+        per_second(&self.measured(part, accounts, what, load)?)
+    }
+
+    fn scratch(&self) -> PathBuf {
+        self.results.join("one.jsonl")
+    }
+
+    fn lines(&self) -> PathBuf {
+        self.results.join("growth.jsonl")
+    }
+
+    fn keep(&self, line: &str) -> Result<(), Failure> {
+        append(&self.lines(), line)
+    }
+
+    fn report(&self) -> Result<(), Failure> {
+        let status = Command::new(&self.tools.peers)
+            .arg("growth")
+            .arg("--results")
+            .arg(self.lines())
+            .arg("--into")
+            .arg(&self.results)
+            .status()
+            .map_err(|why| format!("cannot make the report: {why}"))?;
+        println!(
+            "\nIn {}: growth.md, the plots, growth.jsonl.",
+            self.results.display()
+        );
+        if status.success() {
+            Ok(())
+        } else {
+            Err("see above".to_owned())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &str) -> Result<Request, Failure> {
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        Request::parse(&args)
+    }
+
+    #[test]
+    fn what_is_asked_for() {
+        let all = parse("").expect("no option is needed");
+        assert_eq!((all.parts.len(), all.seconds), (4, 10.0));
+        assert_eq!(all.sizes(), [10_000, 100_000, 1_000_000]);
+        let more = parse("--accounts-max 3000000").expect("an option");
+        assert_eq!(more.sizes(), SIZES);
+        let odd = parse("--only accounts --accounts-max 25000 --seconds 2").expect("these are options");
+        assert_eq!((odd.sizes(), odd.seconds), (vec![10_000, 25_000], 2.0));
+    }
+
+    #[test]
+    fn nothing_is_filled_that_nobody_asked_about() {
+        let sizes = |args| parse(args).map(|request| request.sizes());
+        assert_eq!(sizes("--only clients"), Ok(vec![]));
+        assert_eq!(sizes("--only restart --only new-node"), Ok(vec![1_000_000]));
+        assert_eq!(sizes("--only accounts --accounts-max 10000"), Ok(vec![10_000]));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        for args in [
+            "--only sunday",
+            "--seconds 0",
+            "--seconds",
+            "--accounts-max 0",
+            "--accounts-max many",
+            "--fast",
+        ] {
+            assert!(parse(args).is_err(), "{args}");
+        }
+    }
+}
