@@ -10,6 +10,7 @@ use crate::echo::EchoStore;
 use crate::etcd::Etcd;
 use crate::impatient::Impatient;
 use crate::outcome::{FilledOutcome, LoadOutcome, OutageOutcome, Outcome, RestOutcome};
+use crate::plain::Plain;
 use crate::postgres::{Layout, Postgres};
 use crate::processes::{Occupied, Used};
 use crate::{Setup, Target, TargetArgs, append, etcd, holdfast};
@@ -80,6 +81,10 @@ pub(crate) async fn run(args: LoadArgs) -> Result<(), String> {
             Err(why) => Err(why),
         },
         Target::Holdfast => drive(holdfast::store(&setup)?, &args).await,
+        Target::HoldfastPlain => match Plain::new(&setup) {
+            Ok(store) => drive(store, &args).await,
+            Err(why) => Err(why),
+        },
     };
     let outcomes = done.map_err(|why| why.to_string())?;
     for outcome in outcomes {
@@ -207,6 +212,7 @@ async fn attempt(args: &TargetArgs) -> Result<(), String> {
         Target::PostgresEquivalent => Postgres::new(setup, Layout::Equivalent).create_tables().await,
         Target::Echo => session_of(&EchoStore::new(setup).map_err(|why| why.to_string())?).await,
         Target::Holdfast => session_of(&holdfast::store(&setup)?).await,
+        Target::HoldfastPlain => session_of(&Plain::new(&setup).map_err(|why| why.to_string())?).await,
     };
     answered.map_err(|why| why.to_string())
 }
@@ -220,7 +226,7 @@ async fn session_of<S: Store>(store: &S) -> Result<(), Failure> {
 pub(crate) async fn print_leader(args: &TargetArgs) -> Result<(), String> {
     let leader = match args.target {
         Target::Etcd => etcd::leader(&args.endpoints).await,
-        Target::Holdfast => holdfast::leader(&args.setup(1)).await?,
+        Target::Holdfast | Target::HoldfastPlain => holdfast::leader(&args.setup(1)).await?,
         // A primary is the first by definition, and the echo is alone.
         Target::PostgresBare | Target::PostgresEquivalent | Target::Echo => Some(1),
     };

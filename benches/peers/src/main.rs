@@ -9,7 +9,7 @@
 //! cluster that was started is there again.
 //!
 //! The generator, its keys, clocks and histograms are those of `holdfast bench`, the same for every store. A driver
-//! ([`etcd`], [`postgres`], [`echo`], [`holdfast`]) does no more than its store's users would, and no less.
+//! ([`etcd`], [`postgres`], [`echo`], [`holdfast`], [`plain`]) does no more than its store's users would, and no less.
 #![forbid(unsafe_code)]
 
 mod days;
@@ -22,10 +22,12 @@ mod impatient;
 mod load;
 mod margins;
 mod outcome;
+mod plain;
 mod plot;
 mod postgres;
 mod processes;
 mod report;
+mod service_config;
 mod statistics;
 mod status;
 mod table;
@@ -88,6 +90,7 @@ enum Command {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 enum Target {
     Holdfast,
+    HoldfastPlain,
     Etcd,
     PostgresBare,
     PostgresEquivalent,
@@ -133,7 +136,7 @@ impl TargetArgs {
         let most = match self.target {
             Target::PostgresBare | Target::PostgresEquivalent => POSTGRES_CONNECTIONS_MAX,
             Target::Etcd | Target::Echo => GRPC_CONNECTIONS_MAX,
-            Target::Holdfast => 1,
+            Target::Holdfast | Target::HoldfastPlain => 1,
         };
         Setup {
             endpoints: self.endpoints.clone(),

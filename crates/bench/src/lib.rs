@@ -1,7 +1,7 @@
 //! The load generator: one workload, any store.
 //!
-//! A driver implements [`Store`] and [`Session`]; [`Holdfast`] is ours. Everything else is here and the same for all, so
-//! that two stores differ in a table only because they differ:
+//! A driver implements [`Store`] and [`Session`]; [`Holdfast`] is ours, [`messages`] what it sends. Everything else is here
+//! and the same for all, so that two stores differ in a table only because they differ:
 //!
 //! - `record`: accounts made from a seed and a number, so that no client has to remember any;
 //! - `workload`: what clients do, and how often to which account;
@@ -24,6 +24,7 @@ mod actor;
 mod alarm;
 mod holdfast;
 mod measurement;
+pub mod messages;
 mod pace;
 mod plan;
 mod record;
