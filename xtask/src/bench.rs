@@ -8,9 +8,11 @@ mod etcd;
 mod growth;
 mod holdfast;
 mod install;
+mod live;
 mod peers;
 mod points;
 mod postgres;
+mod slow_syncs;
 mod store;
 
 use crate::{Failure, workspace};

@@ -45,8 +45,8 @@ cargo xtask COMMAND
                      keep what was measured; measure again and compare, by ratio
   bench peers [--quick] [--check] [--rounds N] [--only STORE] [--accounts N]
                      Holdfast, etcd and PostgreSQL in turns under the same load (`bench peers --help`)
-  bench days [--only DAY] [--seconds S]
-                     what clients see while a leader dies, nodes restart, an export runs (`bench days --help`)
+  bench days [--only DAY] [--seconds S] [--client sdk|plain]
+                     what clients see while a leader dies, nodes restart, a disk is slow (`bench days --help`)
   bench growth [--only PART] [--accounts-max N] [--seconds S]
                      what Holdfast does and takes with more clients and more accounts (`bench growth --help`)
   generate N [--seed N] [--out FILE] [--clean]

@@ -15,6 +15,9 @@ use crate::postgres::{Layout, Postgres};
 use crate::processes::{Occupied, Used};
 use crate::{Setup, Target, TargetArgs, append, etcd, holdfast};
 
+/// What `--announce` prints.
+const ANNOUNCEMENT: &str = "measuring";
+
 /// A load.
 #[derive(Debug, Args)]
 pub(crate) struct LoadArgs {
@@ -34,6 +37,9 @@ pub(crate) struct LoadArgs {
     /// many milliseconds.
     #[arg(long, value_name = "MS")]
     outage: Option<u64>,
+    /// Print `measuring` when the measured time begins, for whoever does something meanwhile.
+    #[arg(long)]
+    announce: bool,
 }
 
 /// Where results go.
@@ -132,7 +138,12 @@ async fn measure<S: Store>(store: S, args: &LoadArgs) -> Result<Vec<Outcome>, Fa
     let (mut first, mut last) = (read(), None);
     let measurement = run_plan(&store, &plan, |progress: Progress| match progress.stage {
         // The last one of these is the moment in which the measured time begins.
-        Stage::WarmingUp => first = read(),
+        Stage::WarmingUp => {
+            first = read();
+            if args.announce && progress.done >= plan.warm_up.as_secs() {
+                println!("{ANNOUNCEMENT}");
+            }
+        }
         Stage::Measuring if progress.done >= progress.of => last = Some(read()),
         Stage::Measuring | Stage::Preparing => {}
     })

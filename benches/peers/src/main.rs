@@ -13,6 +13,7 @@
 #![forbid(unsafe_code)]
 
 mod days;
+mod deletions;
 mod echo;
 mod etcd;
 mod generated;
@@ -84,6 +85,8 @@ enum Command {
     Member(waiting::MemberArgs),
     /// Wait until a cluster of Holdfast answers.
     Answers(waiting::AnswersArgs),
+    /// Delete accounts that --prepare created, or count those that are purged.
+    Delete(deletions::DeleteArgs),
 }
 
 /// The stores.
@@ -202,6 +205,7 @@ async fn run(command: Command) -> Result<(), String> {
         Command::Growth(args) => growth::run(&args),
         Command::Member(args) => waiting::member(&args).await,
         Command::Answers(args) => waiting::answers(&args).await,
+        Command::Delete(args) => deletions::run(&args).await,
     }
 }
 

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
+use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::table::thousands;
 
@@ -52,7 +53,7 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0xd6, 0x27, 0x28),
 ];
 
-const MARK: RGBColor = RGBColor(0x77, 0x77, 0x77);
+pub(crate) const MARK: RGBColor = RGBColor(0x77, 0x77, 0x77);
 
 impl Plot {
     /// Draws it, unless it has no points. Returns whether it did.
@@ -110,9 +111,11 @@ impl Plot {
         X::CoordDescType: ValueFormatter<f64>,
         Y::CoordDescType: ValueFormatter<f64>,
     {
+        // Of one width, so that one second is below the other.
+        let names = self.panels.iter().any(|panel| panel.lines.len() > 1);
         let mut chart = ChartBuilder::on(area)
             .margin(8)
-            .margin_right(if panel.lines.len() > 1 { NAMES_WIDTH } else { 24 })
+            .margin_right(if names { NAMES_WIDTH } else { 24 })
             .x_label_area_size(36)
             .y_label_area_size(72)
             .build_cartesian_2d(across, up)?;
@@ -124,12 +127,12 @@ impl Plot {
             .x_label_formatter(&|value| figure(*value))
             .y_label_formatter(&|value| figure(*value))
             .draw()?;
+        let end = chart.x_range().end;
         for (number, (at, what)) in self.marks.iter().enumerate() {
             chart.draw_series(LineSeries::new([(*at, 0.0), (*at, top)], MARK))?;
             // One below the other, or neighbours would cover each other.
             let height = top * (0.97 - 0.09 * (number % 8) as f64);
-            let style = ("sans-serif", 11).into_font().color(&MARK);
-            chart.draw_series([Text::new(format!(" {what}"), (*at, height), style)])?;
+            chart.draw_series([Text::new(format!(" {what} "), (*at, height), beside(*at, end))])?;
         }
         for (line, colour) in panel.lines.iter().zip(COLOURS.iter().cycle()) {
             let style = colour.stroke_width(2);
@@ -156,6 +159,15 @@ impl Plot {
         }
         Ok(())
     }
+}
+
+/// What stands beside a mark: on its right, or on its left where there is more room.
+pub(crate) fn beside<'a>(at: f64, end: f64) -> TextStyle<'a> {
+    let side = if at > end * 0.7 { HPos::Right } else { HPos::Left };
+    ("sans-serif", 11)
+        .into_font()
+        .color(&MARK)
+        .pos(Pos::new(side, VPos::Top))
 }
 
 /// The least and the greatest.

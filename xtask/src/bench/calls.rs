@@ -1,8 +1,10 @@
 //! Calling programs and keeping what they said: what the days and the growth of Holdfast have in common.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Instant;
 
 use crate::Failure;
 
@@ -16,17 +18,38 @@ pub(super) fn finished(what: &str, output: std::io::Result<Output>) -> Result<St
     Err(format!("{what} failed: {}", why.trim()))
 }
 
-/// A load that runs while something happens. What it measured is in its file afterwards.
-pub(super) fn begin(mut load: Command) -> Result<Child, Failure> {
-    load.stdout(Stdio::null())
+/// A load that runs while something happens.
+pub(super) struct Running {
+    child: Child,
+    /// Held open, so that what it prints has somewhere to go.
+    _stdout: BufReader<ChildStdout>,
+    /// When what is measured began.
+    pub(super) began: Instant,
+}
+
+/// Starts a load and waits until it is measured. What it measured is in its file afterwards.
+pub(super) fn begin(mut load: Command) -> Result<Running, Failure> {
+    let mut child = load
+        .arg("--announce")
+        .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .map_err(|why| format!("cannot start the load: {why}"))
+        .map_err(|why| format!("cannot start the load: {why}"))?;
+    let mut stdout = BufReader::new(child.stdout.take().ok_or("the load has no output")?);
+    let mut line = String::new();
+    match stdout.read_line(&mut line) {
+        Ok(1..) => Ok(Running {
+            child,
+            _stdout: stdout,
+            began: Instant::now(),
+        }),
+        _ => Err(format!("the load did not begin: {:?}", child.wait())),
+    }
 }
 
 /// Waits until a load has ended.
-pub(super) fn ended(mut load: Child) -> Result<(), Failure> {
-    match load.wait() {
+pub(super) fn ended(mut load: Running) -> Result<(), Failure> {
+    match load.child.wait() {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => Err(format!("the load measured nothing: {status}")),
         Err(why) => Err(format!("cannot wait for the load: {why}")),

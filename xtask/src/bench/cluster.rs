@@ -27,6 +27,8 @@ pub(crate) struct Cluster<'a> {
     pub(crate) store: Store,
     tools: &'a Tools,
     home: PathBuf,
+    /// What nodes are started with, and can be told to have slow syncs by.
+    slow_syncs: Option<PathBuf>,
     /// By place; `None`: it was killed.
     children: Vec<Option<Child>>,
 }
@@ -34,10 +36,21 @@ pub(crate) struct Cluster<'a> {
 impl<'a> Cluster<'a> {
     /// A new, empty one, once it answers.
     pub(crate) fn start(store: Store, tools: &'a Tools, home: &Path) -> Result<Self, Failure> {
+        Cluster::start_with(store, tools, home, None)
+    }
+
+    /// The same with nodes whose syncs can be made slow, if a library for it is given.
+    pub(crate) fn start_with(
+        store: Store,
+        tools: &'a Tools,
+        home: &Path,
+        slow_syncs: Option<PathBuf>,
+    ) -> Result<Self, Failure> {
         let mut cluster = Cluster {
             store,
             tools,
             home: home.join(store.name()),
+            slow_syncs,
             children: Vec::new(),
         };
         cluster.wipe()?;
@@ -74,6 +87,16 @@ impl<'a> Cluster<'a> {
 
     fn configuration(&self, place: usize) -> PathBuf {
         self.home.join(format!("node{place}.conf"))
+    }
+
+    fn sync_delay(&self, place: usize) -> PathBuf {
+        self.home.join(format!("node{place}.sync-delay-ms"))
+    }
+
+    /// From now on each sync of a node takes longer by so many milliseconds.
+    pub(crate) fn delay_syncs(&self, place: usize, ms: u32) -> Result<(), Failure> {
+        let path = self.sync_delay(place);
+        fs::write(&path, format!("{ms}\n")).map_err(|why| format!("cannot write {}: {why}", path.display()))
     }
 
     fn lay_out(&self, place: usize) -> Result<(), Failure> {
@@ -122,6 +145,11 @@ impl<'a> Cluster<'a> {
                 command
             }
         };
+        if let Some(library) = &self.slow_syncs {
+            command
+                .env("LD_PRELOAD", library)
+                .env("HOLDFAST_SLOW_SYNCS", self.sync_delay(place));
+        }
         let problem = |why: std::io::Error| format!("node {place} of {}: {why}", self.store.name());
         let log = File::options()
             .create(true)
@@ -140,14 +168,14 @@ impl<'a> Cluster<'a> {
 
     /// A call of the program that speaks to the store, with its addresses.
     pub(crate) fn peers(&self, subcommand: &str) -> Command {
-        self.peers_at(subcommand, self.store.places())
+        self.peers_at(subcommand, self.store.name(), self.store.places())
     }
 
-    fn peers_at(&self, subcommand: &str, places: impl IntoIterator<Item = usize>) -> Command {
+    fn peers_at(&self, subcommand: &str, target: &str, places: impl IntoIterator<Item = usize>) -> Command {
         let mut command = Command::new(&self.tools.peers);
         command
             .arg(subcommand)
-            .args(["--target", self.store.name()])
+            .args(["--target", target])
             .stdin(Stdio::null());
         for place in places {
             // Standbys serve no load.
@@ -165,9 +193,14 @@ impl<'a> Cluster<'a> {
     /// A load, with the nodes' processes for it to watch. etcd is given its leader alone, which is what it does best
     /// with; Holdfast's SDK finds the leader among all.
     pub(crate) fn load(&self) -> Result<Command, Failure> {
+        self.load_by(self.store.name())
+    }
+
+    /// The same by one of the drivers that the store has.
+    pub(crate) fn load_by(&self, driver: &str) -> Result<Command, Failure> {
         let mut command = match self.store {
-            Store::Etcd => self.peers_at("load", [self.leader()?]),
-            _ => self.peers("load"),
+            Store::Etcd => self.peers_at("load", driver, [self.leader()?]),
+            _ => self.peers_at("load", driver, self.store.places()),
         };
         command.args(["--record-bytes", RECORD_BYTES]);
         for pid in self.pids() {

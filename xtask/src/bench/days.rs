@@ -3,15 +3,17 @@
 //! Each day begins with a new cluster, is put under an open loop (arrivals do not wait for answers, and latency counts from
 //! when an operation was due), and something happens in the midst of it: a leader dies, nodes are restarted one after the
 //! other, an export runs. One line of JSON a day goes to a file; `benches/peers` makes the table and the plots of it.
+//!
+//! The soak is a day too, of an hour in which nothing happens, to see whether memory and latencies stay what they are.
 
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use super::calls::{append, finished};
-use super::cluster::{self, Cluster, RECORD_BYTES};
+use super::calls::append;
+use super::cluster::{self, Cluster};
 use super::install::{self, Programs};
+use super::live::Live;
 use super::peers::{number, results_directory};
-use super::points::FEW_ACCOUNTS;
+use super::slow_syncs;
 use super::store::Store;
 use crate::Failure;
 
@@ -19,72 +21,121 @@ const USAGE: &str = "\
 cargo xtask bench days [OPTION ...]
 
   --only DAY         only this one (again: and this one): calm, leader-killed, leadership-transferred, rolling-restart,
-                     follower-away, snapshot-and-export, twice-the-load
-  --seconds S        how long a day is [default: 24]
+                     follower-away, slow-follower, node-joins, snapshot-and-export, expirations, twice-the-load;
+                     and soak, which comes only if it is asked for
+  --seconds S        how long a day is [default: 24; soak: 3600]; some need more and take it
   --workload NAME    what clients do [default: mix: 95 reads, 5 updates]
+  --client NAME      by which client: sdk, or plain, which knows gRPC and the service config only [default: sdk]
   --debug-build      build Holdfast as `cargo xtask up` does: to try this, not for figures
   --programs DIR     build nothing: take holdfast and holdfast-bench-peers from there
 ";
 
-/// How long the closed loop runs that says what the cluster can do.
-const SATURATION_SECONDS: &str = "5";
-/// Clients of an open loop: enough for all that are due to be under way.
-const OPEN_CLIENTS: &str = "512";
-/// Until the clients are connected and the load is even.
-const WARM_UP: Duration = Duration::from_secs(2);
-/// Between two nodes of a rolling restart: the time a careful operator gives a node to take part again.
-const BETWEEN_RESTARTS: Duration = Duration::from_secs(2);
-
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Day {
+pub(super) enum Day {
     Calm,
     LeaderKilled,
     LeadershipTransferred,
     RollingRestart,
     FollowerAway,
+    SlowFollower,
+    NodeJoins,
     SnapshotAndExport,
+    Expirations,
     TwiceTheLoad,
+    Soak,
 }
 
 impl Day {
-    const ALL: [Day; 7] = [
+    const ALL: [Day; 11] = [
         Day::Calm,
         Day::LeaderKilled,
         Day::LeadershipTransferred,
         Day::RollingRestart,
         Day::FollowerAway,
+        Day::SlowFollower,
+        Day::NodeJoins,
         Day::SnapshotAndExport,
+        Day::Expirations,
         Day::TwiceTheLoad,
+        Day::Soak,
     ];
 
-    fn name(self) -> &'static str {
+    /// Those that come if none is asked for.
+    fn usual() -> Vec<Day> {
+        Day::ALL.into_iter().filter(|day| *day != Day::Soak).collect()
+    }
+
+    pub(super) fn name(self) -> &'static str {
         match self {
             Day::Calm => "calm",
             Day::LeaderKilled => "leader-killed",
             Day::LeadershipTransferred => "leadership-transferred",
             Day::RollingRestart => "rolling-restart",
             Day::FollowerAway => "follower-away",
+            Day::SlowFollower => "slow-follower",
+            Day::NodeJoins => "node-joins",
             Day::SnapshotAndExport => "snapshot-and-export",
+            Day::Expirations => "expirations",
             Day::TwiceTheLoad => "twice-the-load",
+            Day::Soak => "soak",
         }
+    }
+
+    /// How long it is, seconds, if nobody says.
+    fn seconds_usual(self) -> f64 {
+        if self == Day::Soak { 3_600.0 } else { 24.0 }
     }
 
     /// How long it must be at least, seconds, so that everything happens within it.
     fn seconds_min(self) -> f64 {
-        if self == Day::RollingRestart { 26.0 } else { 0.0 }
+        match self {
+            Day::RollingRestart => 26.0,
+            // A thousand purges in one sweep, and a sixteenth of the request records every four seconds.
+            Day::Expirations => 48.0,
+            // Two minutes to compare.
+            Day::Soak => 120.0,
+            _ => 0.0,
+        }
     }
 
     /// How much is asked for, as a part of what the cluster can do.
-    fn share(self) -> f64 {
+    pub(super) fn share(self) -> f64 {
         if self == Day::TwiceTheLoad { 2.0 } else { 0.5 }
+    }
+}
+
+/// Through what the load reaches the cluster.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Client {
+    Sdk,
+    Plain,
+}
+
+impl Client {
+    const ALL: [Client; 2] = [Client::Sdk, Client::Plain];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Client::Sdk => "sdk",
+            Client::Plain => "plain",
+        }
+    }
+
+    /// The load generator's name for it.
+    pub(super) fn driver(self) -> &'static str {
+        match self {
+            Client::Sdk => "holdfast",
+            Client::Plain => "holdfast-plain",
+        }
     }
 }
 
 struct Request {
     days: Vec<Day>,
-    seconds: f64,
+    seconds: Option<f64>,
     workload: String,
+    client: Client,
     programs: Programs,
 }
 
@@ -92,8 +143,9 @@ impl Request {
     fn parse(args: &[String]) -> Result<Request, Failure> {
         let mut request = Request {
             days: Vec::new(),
-            seconds: 24.0,
+            seconds: None,
             workload: "mix".to_owned(),
+            client: Client::Sdk,
             programs: Programs::Release,
         };
         let mut args = args.iter();
@@ -105,8 +157,14 @@ impl Request {
             match arg.as_str() {
                 "--debug-build" => request.programs = Programs::Debug,
                 "--programs" => request.programs = Programs::In(value()?.into()),
-                "--seconds" => request.seconds = number(arg, value()?)?,
+                "--seconds" => request.seconds = Some(number(arg, value()?)?),
                 "--workload" => request.workload.clone_from(value()?),
+                "--client" => {
+                    let name = value()?;
+                    let client = Client::ALL.into_iter().find(|client| client.name() == name);
+                    request.client =
+                        client.ok_or_else(|| format!("there is no client `{name}`\n\n{USAGE}"))?;
+                }
                 "--only" => {
                     let name = value()?;
                     let day = Day::ALL.into_iter().find(|day| day.name() == name);
@@ -118,12 +176,19 @@ impl Request {
             }
         }
         if request.days.is_empty() {
-            request.days = Day::ALL.to_vec();
+            request.days = Day::usual();
         }
-        if !(8.0..=3_600.0).contains(&request.seconds) {
-            return Err("a day has 8 to 3600 seconds".to_owned());
+        let allowed = 8.0..=86_400.0;
+        if request.seconds.is_some_and(|seconds| !allowed.contains(&seconds)) {
+            return Err("a day has 8 to 86400 seconds".to_owned());
         }
         Ok(request)
+    }
+
+    /// How long this day is.
+    fn length(&self, day: Day) -> f64 {
+        let asked = self.seconds.unwrap_or(day.seconds_usual());
+        asked.max(day.seconds_min())
     }
 }
 
@@ -138,16 +203,20 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
     let home = cluster::home()?;
     let results = results_directory(&home)?;
     let lines = results.join("days.jsonl");
-    for day in &request.days {
+    for &day in &request.days {
         println!("==> {}", day.name());
-        let cluster = Cluster::start(Store::Holdfast, &tools, &home.join("data"))?;
-        let mut live = Live {
-            day: *day,
-            request: &request,
-            cluster,
-            events: Vec::new(),
-            began: Instant::now(),
+        let slow_syncs = match day {
+            Day::SlowFollower => Some(slow_syncs::library(&home)?),
+            _ => None,
         };
+        let cluster = Cluster::start_with(Store::Holdfast, &tools, &home.join("data"), slow_syncs)?;
+        let mut live = Live::new(
+            (day, request.length(day)),
+            (request.client, &request.workload),
+            cluster,
+            &tools.peers,
+            results.join("one.jsonl"),
+        );
         let line = live.through()?;
         live.cluster.stop()?;
         append(&lines, &line)?;
@@ -168,167 +237,6 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
     }
 }
 
-/// A day under way.
-struct Live<'a> {
-    day: Day,
-    request: &'a Request,
-    cluster: Cluster<'a>,
-    /// When what happened, seconds from the beginning of what is measured.
-    events: Vec<(f64, String)>,
-    began: Instant,
-}
-
-impl Live<'_> {
-    /// From the morning to the evening; what is written down of it.
-    fn through(&mut self) -> Result<String, Failure> {
-        let accounts = FEW_ACCOUNTS.to_string();
-        finished(
-            "filling it",
-            self.holdfast(&["bench", "--prepare", &accounts]).output(),
-        )?;
-        let closed = self
-            .bench(&["--clients", "64", "--seconds", SATURATION_SECONDS])
-            .output();
-        let saturation = throughput(&finished("the closed loop", closed)?)?;
-        let rate = (saturation * self.day.share()).max(1.0);
-        println!("    {saturation:.0} a second at most; {rate:.0} a second are due");
-        let seconds = self.request.seconds.max(self.day.seconds_min());
-        let (rate, whole) = (rate.to_string(), seconds.to_string());
-        self.began = Instant::now() + WARM_UP;
-        let load = self
-            .bench(&["--clients", OPEN_CLIENTS, "--rate", &rate, "--seconds", &whole])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .map_err(|why| format!("cannot start the load: {why}"))?;
-        self.sleep_until(self.request.seconds / 4.0);
-        let happened = self.happens();
-        let measured = ended(load)?;
-        happened?;
-        let events: Vec<String> = self
-            .events
-            .iter()
-            .map(|(at, what)| format!("{{\"at\":{at:.3},\"what\":{what:?}}}"))
-            .collect();
-        Ok(format!(
-            "{{\"day\":\"{}\",\"saturation\":{saturation:.1},\"events\":[{}],\"measurement\":{}}}",
-            self.day.name(),
-            events.join(","),
-            measured.trim()
-        ))
-    }
-
-    fn happens(&mut self) -> Result<(), Failure> {
-        let half = self.request.seconds / 2.0;
-        match self.day {
-            Day::Calm | Day::TwiceTheLoad => {}
-            Day::LeaderKilled => {
-                let leader = self.cluster.leader()?;
-                self.note(&format!("kill -9 of node {leader}, which leads"));
-                self.cluster.kill(leader)?;
-                self.sleep_until(half);
-                self.note(&format!("node {leader} is started again"));
-                self.cluster.restart(leader)?;
-            }
-            Day::LeadershipTransferred => {
-                self.note("leadership is handed over");
-                finished("the hand-over", self.holdfast(&["cluster", "transfer"]).output())?;
-            }
-            Day::RollingRestart => {
-                for place in Store::Holdfast.places() {
-                    self.note(&format!("node {place} is asked to stop"));
-                    self.cluster.terminate(place)?;
-                    self.note(&format!("node {place} is started"));
-                    self.cluster.restart(place)?;
-                    std::thread::sleep(BETWEEN_RESTARTS);
-                }
-            }
-            Day::FollowerAway => {
-                let leader = self.cluster.leader()?;
-                let follower = leader % 3 + 1;
-                self.note(&format!("kill -9 of node {follower}, which follows"));
-                self.cluster.kill(follower)?;
-                self.sleep_until(half);
-                self.note(&format!("node {follower} is started again"));
-                self.cluster.restart(follower)?;
-            }
-            Day::SnapshotAndExport => {
-                for place in 1..=3 {
-                    self.note(&format!("snapshot of node {place}"));
-                    let taken = self
-                        .holdfast(&["cluster", "snapshot", &place.to_string()])
-                        .output();
-                    finished("a snapshot", taken)?;
-                }
-                self.note("export of everything");
-                let exported = self
-                    .holdfast(&["export", "--no-progress"])
-                    .stdout(Stdio::null())
-                    .output();
-                finished("the export", exported)?;
-                self.note("the export has ended");
-            }
-        }
-        Ok(())
-    }
-
-    fn note(&mut self, what: &str) {
-        let at = self.began.elapsed().as_secs_f64();
-        println!("    {at:>6.1} s: {what}");
-        self.events.push((at, what.to_owned()));
-    }
-
-    fn sleep_until(&self, second: f64) {
-        let until = self.began + Duration::from_secs_f64(second);
-        std::thread::sleep(until.saturating_duration_since(Instant::now()));
-    }
-
-    /// A load of this day's kind.
-    fn bench(&self, more: &[&str]) -> Command {
-        let accounts = FEW_ACCOUNTS.to_string();
-        let mut command = self.holdfast(&["bench", "--workload", &self.request.workload]);
-        command
-            .args(["--accounts", &accounts])
-            .args(["--warm-up", &WARM_UP.as_secs().to_string()])
-            .args(more);
-        command
-    }
-
-    /// `holdfast`, as an operator of this cluster calls it.
-    fn holdfast(&self, args: &[&str]) -> Command {
-        let mut command = self.cluster.holdfast(args);
-        if args.first() == Some(&"bench") {
-            command.args(["--no-progress", "--record-bytes", RECORD_BYTES]);
-        }
-        command
-    }
-}
-
-/// What the load measured. It ends with a failure if operations were no success, which is what some days are about.
-fn ended(load: Child) -> Result<String, Failure> {
-    let output = load
-        .wait_with_output()
-        .map_err(|why| format!("cannot wait for the load: {why}"))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    if text.contains("\"throughput\"") {
-        return Ok(one_line(&text));
-    }
-    Err(format!("the load measured nothing: {}", output.status))
-}
-
-/// JSON in one line: strings hold no line breaks of their own.
-fn one_line(json: &str) -> String {
-    json.lines().map(str::trim).collect::<Vec<_>>().join(" ")
-}
-
-fn throughput(json: &str) -> Result<f64, Failure> {
-    let found = json.split("\"throughput\":").nth(1);
-    let number = found.and_then(|rest| rest.split([',', '}']).next());
-    number
-        .and_then(|number| number.trim().parse().ok())
-        .ok_or_else(|| "the load did not say how much it did".to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -338,18 +246,32 @@ mod tests {
         let parse =
             |args: &str| Request::parse(&args.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         let all = parse("").expect("no option is needed");
-        assert_eq!((all.days.len(), all.seconds), (Day::ALL.len(), 24.0));
-        let one = parse("--only calm --seconds 10 --workload update").expect("these are options");
-        assert_eq!((one.days, one.workload.as_str()), (vec![Day::Calm], "update"));
-        for nonsense in ["--only sunday", "--seconds 1", "--seconds", "--fast"] {
+        assert_eq!((all.days.len(), all.client), (Day::ALL.len() - 1, Client::Sdk));
+        assert!(!all.days.contains(&Day::Soak));
+        assert_eq!(
+            (all.length(Day::Calm), all.length(Day::RollingRestart)),
+            (24.0, 26.0)
+        );
+        let one =
+            parse("--only calm --seconds 10 --workload update --client plain").expect("these are options");
+        assert_eq!(
+            (one.days.as_slice(), one.workload.as_str()),
+            ([Day::Calm].as_slice(), "update")
+        );
+        assert_eq!((one.length(Day::Calm), one.client), (10.0, Client::Plain));
+        let soak = parse("--only soak").expect("it is a day");
+        assert_eq!(
+            (soak.days.as_slice(), soak.length(Day::Soak)),
+            ([Day::Soak].as_slice(), 3_600.0)
+        );
+        for nonsense in [
+            "--only sunday",
+            "--seconds 1",
+            "--seconds",
+            "--client telnet",
+            "--fast",
+        ] {
             assert!(parse(nonsense).is_err(), "{nonsense}");
         }
-    }
-
-    #[test]
-    fn a_throughput_is_found_however_it_is_printed() {
-        assert_eq!(throughput("{\n  \"throughput\": 12.5,\n  \"x\": 1}"), Ok(12.5));
-        assert_eq!(throughput("{\"throughput\":7}"), Ok(7.0));
-        assert!(throughput("{}").is_err());
     }
 }

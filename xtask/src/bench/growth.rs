@@ -52,7 +52,7 @@ const AWAY: Duration = Duration::from_secs(2);
 const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Clients of an open loop: enough for all that are due to be under way.
 const OPEN_CLIENTS: u32 = 512;
-/// Until the clients are connected and the load is even, and a new node begins.
+/// How long the load runs before a new node begins.
 const BEFORE_NEWCOMER: Duration = Duration::from_secs(4);
 /// What clients do while a node catches up.
 const MEANWHILE: &str = "mix";
@@ -349,10 +349,9 @@ impl Run {
         load.args(["--rate", &rate.to_string(), "--share", "50"])
             .args(["--seconds", &seconds.to_string()]);
         load.arg("--out").arg(self.scratch());
-        let warm_up = Duration::from_secs(1);
-        let began = Instant::now() + warm_up;
         let load = begin(load)?;
-        std::thread::sleep(warm_up + BEFORE_NEWCOMER);
+        let began = load.began;
+        std::thread::sleep(BEFORE_NEWCOMER);
         let joined = began.elapsed().as_secs_f64();
         let place = cluster.start_newcomer()?;
         finished("add-learner", cluster.add_learner(place).output())?;
