@@ -63,6 +63,8 @@ struct Seen {
     tails: BTreeMap<(u64, u64), u32>,
     /// The greatest index that anybody applied.
     commit: u64,
+    /// And by the term of whoever had applied it, which is at least the one it was committed in.
+    applied: BTreeMap<u64, u64>,
     /// State digests: applied index → digest and who had it first.
     digests: BTreeMap<u64, ([u8; 32], Node)>,
     nodes: BTreeMap<Node, NodeSeen>,
@@ -186,6 +188,10 @@ impl Seen {
         let durably = durably_applied(&*durable);
         let promised = node.group().promised_term();
         self.monotonic(id, incarnation, &status, promised, applied, durably);
+        // Raft's own account of the term may be a moment behind what is applied.
+        let term = status.term.max(node.group().voted_term());
+        let most = self.applied.entry(term).or_default();
+        *most = applied.max(*most);
         let written = cluster.disk(id).written();
         self.elections(id, &status, &*written);
         self.vote(id, disks, &*durable);
@@ -263,7 +269,8 @@ impl Seen {
         }
     }
 
-    /// At most one leader a term; and a leader has every entry that was committed before.
+    /// At most one leader a term; and a leader has every entry that was committed in earlier terms. (Not in later ones: whoever
+    /// was elected and could not act on it for a while may come to lead when others have led since.)
     fn elections(&mut self, id: Node, status: &GroupStatus, disk: &dyn View) {
         if status.role != Role::Leader {
             return;
@@ -278,17 +285,19 @@ impl Seen {
                 self.leaders.insert(status.term, id);
                 trace::event("leads", &format!("node={id} term={}", status.term));
                 let last = status.last_log.map_or(0, |last| last.index);
-                if last < self.commit {
+                let earlier = self.applied.range(..status.term);
+                let committed = earlier.map(|(_, applied)| *applied).max().unwrap_or_default();
+                if last < committed {
                     let message = format!(
-                        "node {id} leads term {} with a log up to {last}, but {} was applied",
-                        status.term, self.commit
+                        "node {id} leads term {} with a log up to {last}, but {committed} was applied before",
+                        status.term
                     );
                     self.violation("leader-completeness", message);
                 }
                 // And they are the same: an entry that it has at their place and that is another shows here.
                 let purged = status.purged.map_or(0, |purged| purged.index);
-                let from = self.commit.saturating_sub(TAIL_MAX).max(purged + 1);
-                self.log_matching(id, from, self.commit, disk);
+                let from = committed.saturating_sub(TAIL_MAX).max(purged + 1);
+                self.log_matching(id, from, committed, disk);
             }
         }
     }

@@ -13,7 +13,7 @@ use rocksdb::{FlushOptions, IngestExternalFileOptions, SstFileWriter};
 
 use crate::engine::{Core, write_through};
 use crate::fate::{io_error, rocks_error};
-use crate::layout;
+use crate::{layout, usage};
 
 /// Where a table to ingest is cut: a usual size for tables, so that compaction can pick them one by one.
 const TABLE_BYTES: usize = 64 << 20;
@@ -36,6 +36,16 @@ pub(crate) fn flush(core: &Core) -> Result<Seq, EngineError> {
         .map_err(|error| core.fate.stop_rocks("flush", &error))?;
     core.mark.raise(sequence).map_err(|error| core.fate.stop(error))?;
     Ok(Seq(sequence))
+}
+
+/// Flushes what is in memory after recovery, which is nothing: RocksDB has flushed what it recovered. So it is asked only if
+/// there is something. It would first wait until compaction has made room for one table more, and on a full disk that is
+/// for ever.
+pub(crate) fn flush_what_recovery_left(core: &Core) -> Result<(), EngineError> {
+    if usage::rows_in_memory(core)? > 0 {
+        return flush(core).map(drop);
+    }
+    core.mark.raise(core.db.latest_sequence_number())
 }
 
 /// Loads rows by building tables beside RocksDB and linking them into it, one family after the other.

@@ -115,8 +115,8 @@ impl RocksEngine {
             layout,
         });
         // What is found here is taken for durable by whoever reads it, so it must be, even where a process died before it
-        // synced. Recovery leaves this little or nothing to do.
-        bulk::flush(&core)?;
+        // synced.
+        bulk::flush_what_recovery_left(&core)?;
         core.mark.sync()?;
         tracing::info!(directory = %options.directory.display(), sequence = recovered, "the storage engine is open");
         Ok(Self {

@@ -115,6 +115,20 @@ pub(crate) fn record(core: &Core) -> Result<Usage, EngineError> {
     Ok(usage)
 }
 
+/// How many rows, and deletions of rows, are in memory tables.
+pub(crate) fn rows_in_memory(core: &Core) -> Result<u64, EngineError> {
+    let mut rows = 0;
+    for family in Family::ALL {
+        for property in [
+            properties::NUM_ENTRIES_ACTIVE_MEM_TABLE,
+            properties::NUM_ENTRIES_IMM_MEM_TABLES,
+        ] {
+            rows += family_property(core, family, property)?;
+        }
+    }
+    Ok(rows)
+}
+
 /// Absent properties read as 0.
 fn database_property(core: &Core, property: &PropName) -> u64 {
     core.db.property_int_value(property).ok().flatten().unwrap_or(0)
