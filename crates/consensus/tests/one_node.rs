@@ -11,7 +11,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use holdfast_consensus::{
-    ConsensusConfig, EncodedCommand, FatalSink, FlushError, Group, LogWriter, PeerAddresses,
+    ConsensusConfig, EncodedCommand, FatalSink, FlushError, Group, InitializeError, LogWriter, PeerAddresses,
 };
 use holdfast_machine::{Body, Command, Mutation, Write};
 use holdfast_storage::command;
@@ -181,6 +181,21 @@ async fn two_groups_share_a_writer_and_its_syncs() {
     assert!(!node.put(0, "lost").await.unwrap());
     assert!(node.fatal.wait().await.contains("raft log"));
     assert!(node.groups.iter().all(|group| group.status().fatal.is_some()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_founded_is_not_founded_again() {
+    let node = Node::start(0..1).await;
+    let address = PeerAddresses {
+        peer: "127.0.0.1:2".into(),
+        ..PeerAddresses::default()
+    };
+    let again = node.groups[0].initialize(BTreeMap::from([(7, address)])).await;
+    assert!(
+        matches!(again, Err(InitializeError::AlreadyInitialized)),
+        "{again:?}"
+    );
+    assert_eq!(node.groups[0].members().keys().collect::<Vec<_>>(), [&1]);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -77,6 +77,11 @@ const NOT_HERE: &[(&str, &str, &str)] = &[
         "nothing: it is a sentence in the log",
     ),
     (
+        "start.others-founded-first",
+        "another founder must complete the founding between this one's last question and its own; one run in a thousand",
+        "crates/consensus/tests/one_node.rs: what_is_founded_is_not_founded_again",
+    ),
+    (
         "snapshot.not-flushed-in-time",
         "syncs must hang for longer than the operator waits, just then; one run in thousands",
         "crates/consensus/tests/one_node.rs",
