@@ -19,6 +19,9 @@ use crate::target::{Class, Existing, Failure, Session, Store};
 /// How long after the end an operation may still be answered. More than the deadline of any driver.
 const GRACE: Duration = Duration::from_secs(30);
 
+/// The most clients whose histograms are grown beforehand: half a gigabyte.
+const GROWN_MAX: usize = 1_024;
+
 /// The most clients that fill a store at the same time.
 const PREPARING_MAX: usize = 16;
 
@@ -125,12 +128,11 @@ pub async fn run<S: Store>(
     }
 
     let world = Arc::new(World::new(plan.clone()));
-    let start = Instant::now();
-    let span = Span {
-        start,
-        measured: start + plan.warm_up,
-        end: start + plan.warm_up + plan.measured,
-    };
+    let mut tallies: Vec<Tally> = (0..plan.clients).map(|_| Tally::new(span(plan))).collect();
+    for tally in tallies.iter_mut().take(GROWN_MAX) {
+        tally.grow(plan.workload.operations());
+    }
+    let span = span(plan);
     let schedule = match plan.load {
         Load::Closed => None,
         Load::Open { per_second } => Some(Arc::new(Schedule::new(span, per_second))),
@@ -138,14 +140,15 @@ pub async fn run<S: Store>(
     let seconds = Arc::new(Seconds::new(span));
     let counters: Arc<Vec<Counters>> = Arc::new((0..plan.clients).map(|_| Counters::default()).collect());
     let mut clients = JoinSet::new();
-    for (client, session) in sessions.into_iter().enumerate() {
+    for (client, (session, mut tally)) in sessions.into_iter().zip(tallies).enumerate() {
+        tally.begin(span);
         let actor = Actor::new(session, world.clone(), client);
         let pace = match &schedule {
             None => Pace::closed(span),
             Some(schedule) => Pace::open(schedule.clone()).map_err(timer_failed)?,
         };
         let (counters, seconds) = (counters.clone(), seconds.clone());
-        clients.spawn(async move { work(actor, pace, span, (&counters[client], &seconds)).await });
+        clients.spawn(async move { work(actor, pace, (span, tally), (&counters[client], &seconds)).await });
     }
 
     let cpu = attend(span, &counters, watch).await;
@@ -161,14 +164,23 @@ pub async fn run<S: Store>(
     Ok(measurement(store, plan, (&total, &seconds), never_begun, cpu))
 }
 
+/// From now.
+fn span(plan: &Plan) -> Span {
+    let start = Instant::now();
+    Span {
+        start,
+        measured: start + plan.warm_up,
+        end: start + plan.warm_up + plan.measured,
+    }
+}
+
 /// One client, from its first operation to its last.
 async fn work<S: Session>(
     mut actor: Actor<S>,
     mut pace: Pace,
-    span: Span,
+    (span, mut tally): (Span, Tally),
     (counters, seconds): (&Counters, &Seconds),
 ) -> Result<Tally, Failure> {
-    let mut tally = Tally::new(span);
     let give_up = tokio::time::sleep_until((span.end + GRACE).into());
     tokio::pin!(give_up);
     let mut now = Instant::now();

@@ -48,6 +48,22 @@ impl Tally {
         }
     }
 
+    /// Takes the memory that these operations will need, in which a histogram grows whenever it meets a longer latency.
+    /// Hundreds of clients would do that all at once when the measured time begins, and be measured doing it.
+    pub(crate) fn grow(&mut self, operations: &[Operation]) {
+        let latencies = operations.iter().map(|operation| *operation as usize);
+        for which in latencies {
+            grow(&mut self.latencies[which]);
+        }
+        grow(&mut self.all);
+        grow(&mut self.late);
+    }
+
+    /// Counts from another moment; nothing may have been counted yet.
+    pub(crate) fn begin(&mut self, span: Span) {
+        self.span = span;
+    }
+
     /// A whole operation that ended at `ended`: with this many units of work done, or in failure.
     pub(crate) fn whole(
         &mut self,
@@ -177,6 +193,14 @@ fn empty() -> Histogram<u64> {
     Histogram::new(DIGITS).expect("three digits are within what it allows")
 }
 
+/// Latencies up to this grow a histogram beforehand: 90 KB.
+const GROWN_US: u64 = 1_000_000;
+
+fn grow(histogram: &mut Histogram<u64>) {
+    note(histogram, GROWN_US);
+    histogram.reset();
+}
+
 fn note(histogram: &mut Histogram<u64>, value_us: u64) {
     histogram
         .record(value_us)
@@ -275,6 +299,23 @@ mod tests {
         assert!((499_000..501_000).contains(&all.max_us), "{all:?}");
         let done: Vec<u64> = tally.windows().iter().map(|window| window.done).collect();
         assert_eq!(done, [2, 0], "the one that ended late is not throughput");
+    }
+
+    #[test]
+    fn what_is_grown_has_counted_nothing() {
+        let span = span();
+        let mut tally = Tally::new(span);
+        tally.grow(&[Operation::Get]);
+        tally.begin(span);
+        assert_eq!((tally.all().count, tally.lateness()), (0, None));
+        assert!(tally.operations().is_empty());
+        let at = |ms| span.start + millis(ms);
+        tally.whole(Operation::Get, at(1_000), at(1_010), &Ok(1));
+        assert!(
+            (10_000..10_010).contains(&tally.all().max_us),
+            "{:?}",
+            tally.all()
+        );
     }
 
     #[test]

@@ -104,6 +104,26 @@ impl Workload {
         !matches!(self, Workload::Create | Workload::SignUpStorm | Workload::Import)
     }
 
+    /// What its clients do, parts included.
+    pub(crate) fn operations(self) -> &'static [Operation] {
+        match self {
+            Workload::Create => &[Operation::Create],
+            Workload::Update => &[Operation::Update],
+            Workload::Get => &[Operation::Get],
+            Workload::Lookup => &[Operation::Lookup],
+            Workload::Mix => &[Operation::Get, Operation::Update],
+            Workload::SignUpStorm => &[
+                Operation::SignUp,
+                Operation::LookupAbsent,
+                Operation::Create,
+                Operation::Get,
+            ],
+            Workload::LoginStorm => &[Operation::Lookup, Operation::Update],
+            Workload::Import => &[Operation::Import],
+            Workload::GatheredGet => &[Operation::GatheredGet],
+        }
+    }
+
     /// Draws what a client does next.
     pub(crate) fn next(self, random: &mut StdRng) -> Operation {
         match self {
@@ -214,6 +234,17 @@ mod tests {
                 .count();
             let seen = updates as f64 / 20_000.0;
             assert!((seen - share).abs() < 0.01, "{workload:?}: {seen}");
+        }
+    }
+
+    #[test]
+    fn clients_do_what_their_workload_has() {
+        let mut random = StdRng::seed_from_u64(1);
+        for workload in Workload::value_variants() {
+            for _ in 0..100 {
+                let next = workload.next(&mut random);
+                assert!(workload.operations().contains(&next), "{workload:?}: {next:?}");
+            }
         }
     }
 

@@ -15,8 +15,8 @@ use crate::Failure;
 const SATURATION_SECONDS: &str = "5";
 /// Clients of an open loop: enough for all that are due to be under way.
 const OPEN_CLIENTS: &str = "512";
-/// Until the load is even.
-const WARM_UP: Duration = Duration::from_secs(2);
+/// Until the load is even, on a busy machine too.
+const WARM_UP: Duration = Duration::from_secs(5);
 /// Between two nodes of a rolling restart: the time a careful operator gives a node to take part again.
 const BETWEEN_RESTARTS: Duration = Duration::from_secs(2);
 /// How long a sync of a slow disk takes, milliseconds.
