@@ -1,4 +1,4 @@
-//! Calling programs and keeping what they said: what the days and the growth of Holdfast have in common.
+//! Calling programs and keeping what they said: what the comparison, the days and the growth of Holdfast have in common.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -16,6 +16,19 @@ pub(super) fn finished(what: &str, output: std::io::Result<Output>) -> Result<St
     }
     let why = String::from_utf8_lossy(&output.stderr);
     Err(format!("{what} failed: {}", why.trim()))
+}
+
+/// Has the report made, and says where it is.
+pub(super) fn report(mut command: Command, results: &Path, files: &str) -> Result<(), Failure> {
+    let status = command
+        .status()
+        .map_err(|why| format!("cannot make the report: {why}"))?;
+    println!("\nIn {}: {files}.", results.display());
+    if status.success() {
+        Ok(())
+    } else {
+        Err("see above".to_owned())
+    }
 }
 
 /// A load that runs while something happens.

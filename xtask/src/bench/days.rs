@@ -8,11 +8,11 @@
 
 use std::process::Command;
 
-use super::calls::append;
+use super::calls::{append, report};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs};
 use super::live::Live;
-use super::peers::{number, results_directory};
+use super::peers::{named, number, results_directory};
 use super::slow_syncs;
 use super::store::Store;
 use crate::Failure;
@@ -160,17 +160,12 @@ impl Request {
                 "--seconds" => request.seconds = Some(number(arg, value()?)?),
                 "--workload" => request.workload.clone_from(value()?),
                 "--client" => {
-                    let name = value()?;
-                    let client = Client::ALL.into_iter().find(|client| client.name() == name);
-                    request.client =
-                        client.ok_or_else(|| format!("there is no client `{name}`\n\n{USAGE}"))?;
+                    let client = named("client", &Client::ALL, Client::name, value()?);
+                    request.client = client.map_err(|why| format!("{why}\n\n{USAGE}"))?;
                 }
                 "--only" => {
-                    let name = value()?;
-                    let day = Day::ALL.into_iter().find(|day| day.name() == name);
-                    request
-                        .days
-                        .push(day.ok_or_else(|| format!("there is no day `{name}`\n\n{USAGE}"))?);
+                    let day = named("day", &Day::ALL, Day::name, value()?);
+                    request.days.push(day.map_err(|why| format!("{why}\n\n{USAGE}"))?);
                 }
                 _ => return Err(format!("there is no `{arg}`\n\n{USAGE}")),
             }
@@ -221,20 +216,10 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
         live.cluster.stop()?;
         append(&lines, &line)?;
     }
-    let status = Command::new(&tools.peers)
-        .arg("days")
-        .arg("--results")
-        .arg(&lines)
-        .arg("--into")
-        .arg(&results)
-        .status()
-        .map_err(|why| format!("cannot make the report: {why}"))?;
-    println!("\nIn {}: days.md, one plot a day, days.jsonl.", results.display());
-    if status.success() {
-        Ok(())
-    } else {
-        Err("see above".to_owned())
-    }
+    let mut command = Command::new(&tools.peers);
+    command.arg("days").arg("--results").arg(&lines);
+    command.arg("--into").arg(&results);
+    report(command, &results, "days.md, one plot a day, days.jsonl")
 }
 
 #[cfg(test)]

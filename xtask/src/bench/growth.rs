@@ -13,10 +13,10 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::calls::{append, begin, ended, finished, per_second, taken};
+use super::calls::{append, begin, ended, finished, per_second, report, taken};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs, Tools};
-use super::peers::{number, results_directory};
+use super::peers::{named, number, results_directory};
 use super::points::FEW_ACCOUNTS;
 use super::store::Store;
 use crate::Failure;
@@ -136,11 +136,10 @@ impl Request {
                 "--seconds" => request.seconds = number(arg, value()?)?,
                 "--accounts-max" => request.accounts_max = number(arg, value()?)?,
                 "--only" => {
-                    let name = value()?;
-                    let part = Part::ALL.into_iter().find(|part| part.name() == name);
+                    let part = named("part", &Part::ALL, Part::name, value()?);
                     request
                         .parts
-                        .push(part.ok_or_else(|| format!("there is no part `{name}`\n\n{USAGE}"))?);
+                        .push(part.map_err(|why| format!("{why}\n\n{USAGE}"))?);
                 }
                 _ => return Err(format!("there is no `{arg}`\n\n{USAGE}")),
             }
@@ -428,23 +427,10 @@ impl Run {
     }
 
     fn report(&self) -> Result<(), Failure> {
-        let status = Command::new(&self.tools.peers)
-            .arg("growth")
-            .arg("--results")
-            .arg(self.lines())
-            .arg("--into")
-            .arg(&self.results)
-            .status()
-            .map_err(|why| format!("cannot make the report: {why}"))?;
-        println!(
-            "\nIn {}: growth.md, the plots, growth.jsonl.",
-            self.results.display()
-        );
-        if status.success() {
-            Ok(())
-        } else {
-            Err("see above".to_owned())
-        }
+        let mut command = Command::new(&self.tools.peers);
+        command.arg("growth").arg("--results").arg(self.lines());
+        command.arg("--into").arg(&self.results);
+        report(command, &self.results, "growth.md, the plots, growth.jsonl")
     }
 }
 

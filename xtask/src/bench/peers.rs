@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use super::calls::report;
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs, Tools};
 use super::points::{self, FEW_ACCOUNTS, Point};
@@ -85,10 +86,10 @@ impl Request {
                 "--seconds" => request.seconds = number(arg, value()?)?,
                 "--accounts" => accounts = Some(number(arg, value()?)?),
                 "--only" => {
-                    let name = value()?;
-                    let store = Store::ALL.into_iter().find(|store| store.name() == name);
-                    let store = store.ok_or_else(|| format!("there is no store `{name}`\n\n{USAGE}"))?;
-                    request.stores.push(store);
+                    let store = named("store", &Store::ALL, Store::name, value()?);
+                    request
+                        .stores
+                        .push(store.map_err(|why| format!("{why}\n\n{USAGE}"))?);
                 }
                 _ => return Err(format!("there is no `{arg}`\n\n{USAGE}")),
             }
@@ -115,6 +116,17 @@ impl Request {
 pub(super) fn number<T: std::str::FromStr>(option: &str, text: &str) -> Result<T, Failure> {
     text.parse()
         .map_err(|_| format!("{option}: `{text}` is no such number"))
+}
+
+/// The one of these that has this name.
+pub(super) fn named<T: Copy>(
+    kind: &str,
+    all: &[T],
+    name_of: fn(T) -> &'static str,
+    name: &str,
+) -> Result<T, Failure> {
+    let found = all.iter().copied().find(|one| name_of(*one) == name);
+    found.ok_or_else(|| format!("there is no {kind} `{name}`"))
 }
 
 /// Runs the command.
@@ -340,18 +352,7 @@ impl Run {
         if self.request.is_partial() {
             command.arg("--partial");
         }
-        let status = command
-            .status()
-            .map_err(|why| format!("cannot run the report: {why}"))?;
-        println!(
-            "\nIn {}: report.md, report.json, results.jsonl.",
-            self.results.display()
-        );
-        if status.success() {
-            Ok(())
-        } else {
-            Err("see above".to_owned())
-        }
+        report(command, &self.results, "report.md, report.json, results.jsonl")
     }
 
     /// What was compared, on what, and how.

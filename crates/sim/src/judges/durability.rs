@@ -228,6 +228,24 @@ mod tests {
     }
 
     #[test]
+    fn replicas_with_different_rows_are_rejected() {
+        let end = |node, applied, checksum| EndState {
+            node,
+            applied,
+            rows: BTreeMap::from([("request".to_owned(), (3, checksum))]),
+            ..EndState::default()
+        };
+        let judged = |ends: &[EndState]| judge(&History::default(), ends).violations.len();
+        assert_eq!(judged(&[end(1, 7, 11), end(2, 7, 11)]), 0);
+        assert_eq!(judged(&[end(1, 7, 11), end(2, 7, 12)]), 1);
+        assert_eq!(
+            judged(&[end(1, 7, 11), end(2, 8, 12)]),
+            0,
+            "at other places in the log"
+        );
+    }
+
+    #[test]
     fn a_vanished_write_is_rejected() {
         let mut history = History::default();
         history.ok((0, 10), create("a", "f1", &[]), made(view("a", 1, "f1", &[])));
