@@ -1,4 +1,5 @@
-//! What a build needs besides Rust: a C++ compiler for RocksDB, and libclang with its headers for the bindings.
+//! What a build needs besides Rust: a C++ compiler for RocksDB, libclang with its headers for the bindings, and make for
+//! jemalloc.
 //!
 //! On Debian and its relatives what is missing is installed, each command printed before it runs. Elsewhere the
 //! packages are named and the command stops.
@@ -20,6 +21,9 @@ pub(crate) fn ensure() -> Result<(), Failure> {
             "RocksDB's Rust bindings are generated with libclang",
         ));
     }
+    if !runs("make") {
+        missing.push(("make", "jemalloc is built with it"));
+    }
     if missing.is_empty() {
         return Ok(());
     }
@@ -28,15 +32,15 @@ pub(crate) fn ensure() -> Result<(), Failure> {
     }
     let packages: Vec<&str> = missing.iter().map(|(package, _)| *package).collect();
     let by_hand = format!(
-        "install a C++ compiler and libclang with its headers, then run this again\n  \
-         Debian, Ubuntu:  apt-get install {}\n  Fedora:          dnf install gcc-c++ clang-devel\n  \
-         Arch:            pacman -S gcc clang\n  libclang elsewhere: set LIBCLANG_PATH to its directory",
+        "install a C++ compiler, libclang with its headers and make, then run this again\n  \
+         Debian, Ubuntu:  apt-get install {}\n  Fedora:          dnf install gcc-c++ clang-devel make\n  \
+         Arch:            pacman -S gcc clang make\n  libclang elsewhere: set LIBCLANG_PATH to its directory",
         packages.join(" ")
     );
     install(&packages, &by_hand)?;
-    if !runs("c++") || !libclang_present() {
+    if !runs("c++") || !libclang_present() || !runs("make") {
         return Err(format!(
-            "{} installed, but a C++ compiler and libclang are still not found",
+            "{} installed, but a C++ compiler, libclang or make is still not found",
             packages.join(", ")
         ));
     }
@@ -81,8 +85,8 @@ pub(crate) fn is_root() -> bool {
     })
 }
 
-fn runs(compiler: &str) -> bool {
-    Command::new(compiler)
+fn runs(tool: &str) -> bool {
+    Command::new(tool)
         .arg("--version")
         .output()
         .is_ok_and(|output| output.status.success())

@@ -46,7 +46,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// As `holdfast bench` has it: all drivers, and the echo, gain alike.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// Drivers for the stores that Holdfast is compared with.
 #[derive(Debug, Parser)]

@@ -17,10 +17,10 @@ use clap::{Parser, Subcommand};
 
 use crate::exit::{Exit, Failure};
 
-/// Also RocksDB's: `override` puts it in the place of the C library's.
+/// Also RocksDB's: its names are those of the C library, so it takes that one's place.
 #[cfg(not(madsim))]
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 /// A replicated store of customer accounts.
 #[derive(Debug, Parser)]
