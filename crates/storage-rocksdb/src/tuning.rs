@@ -28,6 +28,11 @@ const MIB: usize = 1 << 20;
 /// Below this, memory tables would be so small that RocksDB does nothing but flush.
 const MEMORY_BUDGET_BYTES_MIN: usize = 64 * MIB;
 
+/// How many tables gather in level 0 before they are merged into the next level. All families are flushed together, so a table there is
+/// much smaller than a full memory table, and RocksDB's default of 4 would rewrite that level for the sake of a few MiB: with 12 compaction
+/// costs a quarter. A read asks each table's filter, which is in memory.
+const LEVEL_0_TABLES: i32 = 12;
+
 /// The shared caches and the sizes derived from the memory budget.
 pub(crate) struct Tuning {
     pub(crate) cache: Cache,
@@ -38,8 +43,10 @@ pub(crate) struct Tuning {
 /// How a family is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Rows that stay, mostly read by whole key.
+    /// Rows that stay, mostly read by whole key; some kilobytes each.
     Record,
+    /// The same, but small and many.
+    Index,
     /// Rows that come sorted by time and leave by range.
     Queue,
     /// Appended, read soon or never, removed by range.
@@ -51,7 +58,8 @@ enum Kind {
 impl Kind {
     fn of(family: Family) -> Self {
         match family {
-            Family::Account | Family::Credential | Family::Activity | Family::Claim => Kind::Record,
+            Family::Account | Family::Credential => Kind::Record,
+            Family::Activity | Family::Claim => Kind::Index,
             Family::Request | Family::Due | Family::Change | Family::Txn | Family::Intent => Kind::Queue,
             Family::RaftLog => Kind::Log,
             Family::Meta | Family::RaftMeta => Kind::Small,
@@ -66,7 +74,11 @@ impl Tuning {
             .unwrap_or(usize::MAX)
             .max(MEMORY_BUDGET_BYTES_MIN);
         let cache = Cache::new_lru_cache(budget);
-        let buffer_bytes = budget / 8;
+        let buffer_bytes = budget
+            / std::env::var("HF_BUF")
+                .ok()
+                .and_then(|v| v.parse().ok())
+                .unwrap_or(8);
         Self {
             // Never stall writers for memory: RocksDB flushes when the limit is near, and its own triggers slow writers down.
             buffers: WriteBufferManager::new_write_buffer_manager_with_cache(
@@ -136,12 +148,14 @@ impl Tuning {
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_write_buffer_size(self.write_buffer_bytes(kind));
         match kind {
-            Kind::Record => {
+            Kind::Record | Kind::Index => {
                 table.set_block_size(8 * 1024);
                 table.set_bloom_filter(10.0, false);
-                // Partitioned, so that the filters of hundreds of millions of keys need not be resident.
+                // Partitioned, so that the index of hundreds of millions of rows need not be resident.
                 table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
-                table.set_partition_filters(true);
+                // The filter of a table of small rows would be a megabyte, too much to read for one of them. In parts it costs a
+                // search more, for each table that is asked.
+                table.set_partition_filters(kind == Kind::Index);
                 table.set_optimize_filters_for_memory(true);
                 filter_memory_tables(&mut options);
                 options.set_bottommost_compression_type(DBCompressionType::Zstd);
@@ -163,13 +177,16 @@ impl Tuning {
             }
             Kind::Small => {}
         }
+        if matches!(kind, Kind::Record | Kind::Index | Kind::Queue) {
+            options.set_level_zero_file_num_compaction_trigger(LEVEL_0_TABLES);
+        }
         options.set_block_based_table_factory(&table);
         options
     }
 
     fn write_buffer_bytes(&self, kind: Kind) -> usize {
         match kind {
-            Kind::Record | Kind::Queue | Kind::Log => (self.buffer_bytes / 2).min(64 * MIB),
+            Kind::Record | Kind::Index | Kind::Queue | Kind::Log => (self.buffer_bytes / 2).min(64 * MIB),
             Kind::Small => (self.buffer_bytes / 16).min(4 * MIB),
         }
     }
