@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use holdfast_markers::reached;
 use holdfast_types::{Bucket, Family, Millis, ShardEpoch, Stamp};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::{Body, Command, Expect, FEATURE_LEVEL, Guard, Mutation, State, Tables, Write, envelope, layout};
 
@@ -170,24 +171,32 @@ fn trim_changes<T: Tables>(state: &mut State, tables: &mut T, index: u64) {
     }
 }
 
-/// Chains the entry's index, stamp, outcome and rows into the digest.
+/// Chains the entry's index, stamp, outcome and rows into the digest. It is there to notice accidents, so a fast hash will do.
 fn extend_digest(state: &mut State, index: u64, command: &Command, reply: &Reply) {
-    let mut hasher = blake3::Hasher::new();
+    let mut hasher = Xxh3::new();
     hasher.update(&state.digest);
     hasher.update(&index.to_be_bytes());
     hasher.update(&state.stamp.0.to_be_bytes());
     match reply {
         Reply::Applied { .. } => hasher.update(&[1]),
-        Reply::GuardFailed { guard } => hasher.update(&[2]).update(&guard.to_be_bytes()),
-        Reply::RequestExpired { floor } => hasher.update(&[3]).update(&floor.0.to_be_bytes()),
-        Reply::WrongEpoch { current } => hasher.update(&[4]).update(&current.0.to_be_bytes()),
-    };
+        Reply::GuardFailed { guard } => {
+            hasher.update(&[2]);
+            hasher.update(&guard.to_be_bytes());
+        }
+        Reply::RequestExpired { floor } => {
+            hasher.update(&[3]);
+            hasher.update(&floor.0.to_be_bytes());
+        }
+        Reply::WrongEpoch { current } => {
+            hasher.update(&[4]);
+            hasher.update(&current.0.to_be_bytes());
+        }
+    }
     if let (Reply::Applied { .. }, Body::Mutate(mutation)) = (reply, &command.body) {
         let mut field = |family: u8, bytes: &Bytes| {
-            hasher
-                .update(&[family])
-                .update(&(bytes.len() as u64).to_be_bytes())
-                .update(bytes);
+            hasher.update(&[family]);
+            hasher.update(&(bytes.len() as u64).to_be_bytes());
+            hasher.update(bytes);
         };
         for write in &mutation.writes {
             match write {
@@ -204,8 +213,7 @@ fn extend_digest(state: &mut State, index: u64, command: &Command, reply: &Reply
             field(Family::Change as u8, event);
         }
     }
-    hasher
-        .update(&state.request_floor.0.to_be_bytes())
-        .update(&state.change_floor.to_be_bytes());
-    state.digest = *hasher.finalize().as_bytes();
+    hasher.update(&state.request_floor.0.to_be_bytes());
+    hasher.update(&state.change_floor.to_be_bytes());
+    state.digest = hasher.digest128().to_be_bytes();
 }

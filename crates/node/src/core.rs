@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use holdfast_accounts::RowKey;
 use holdfast_consensus::{FatalSink, Group, Leadership};
 use holdfast_markers::{planted, reached};
 use holdfast_storage::engine::Engine;
@@ -34,7 +33,7 @@ pub(crate) struct Core {
     pub(crate) fatal: FatalSink,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) tasks: Tasks,
-    pub(crate) latches: Latches<(RealmNumber, RowKey)>,
+    pub(crate) latches: Latches,
     pub(crate) realms: Known,
     pub(crate) admission: Admission,
     pub(crate) disk: DiskGuard,

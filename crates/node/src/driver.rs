@@ -126,7 +126,8 @@ pub(crate) async fn run(
             drop(permit);
         }
     };
-    core.tasks.spawn(work.in_current_span());
+    // Boxed: the runtime would move all of it about, more than once.
+    core.tasks.spawn(Box::pin(work).in_current_span());
     let without_effect = match tokio::time::timeout(call.deadline.left(), receiver).await {
         Ok(Ok(result)) => return result,
         Ok(Err(_)) => Failure::new(Reason::NodeNotServing, "this node is being stopped; ask another"),
@@ -204,11 +205,7 @@ fn count(outcome: &'static str) {
 }
 
 /// The latches of everything the request is known to touch.
-async fn latch(
-    core: &Core,
-    request: &Request,
-    deadline: Deadline,
-) -> Result<LatchGuard<(RealmNumber, accounts::RowKey)>, Failure> {
+async fn latch(core: &Core, request: &Request, deadline: Deadline) -> Result<LatchGuard, Failure> {
     let began = Instant::now();
     let realm = realms::by_number(core, &core.group.view(), request.realm)?;
     // Guards make it right without them too.
@@ -262,7 +259,7 @@ fn evaluate(core: &Core, request: &Request) -> Result<Evaluated, Failure> {
     let state = core.group.state();
     let view = core.group.view();
     let realm = realms::by_number(core, &view, request.realm)?;
-    let rows = RowView::new(view, realm);
+    let rows = RowView::new(view, realm).sharing(core.realms.inhabited(request.realm));
     let context = accounts::Context {
         realm: rows.realm(),
         now: core.wall().max(state.stamp.millis()),

@@ -6,47 +6,55 @@
 //! Each key has a queue, first come first served. A request takes all its keys in ascending order, so two
 //! requests never wait for each other. A holder lets go when its proposal was applied or its term is over;
 //! never because its caller went away, since the proposal may still be under way then.
+//!
+//! A key is known by its hash. Two that have the same one wait for each other, which hurts nobody.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use holdfast_markers::reached;
 use tokio::sync::oneshot;
 
-/// The latches of one node, by key.
+/// The latches of one node.
 #[derive(Debug)]
-pub(crate) struct Latches<K: Ord + Clone> {
-    queues: Arc<Queues<K>>,
+pub(crate) struct Latches {
+    queues: Arc<Queues>,
 }
+
+/// A key's hash.
+type Hashed = u64;
 
 /// A key with an entry is held; the entry lists who waits for it.
 #[derive(Debug)]
-struct Queues<K: Ord + Clone>(Mutex<BTreeMap<K, VecDeque<oneshot::Sender<Held<K>>>>>);
+struct Queues(Mutex<HashMap<Hashed, VecDeque<oneshot::Sender<Held>>>>);
 
 /// One held key. Dropping it passes it to the next in the queue, also when it was passed to someone who
 /// stopped waiting in the meantime.
 #[derive(Debug)]
-struct Held<K: Ord + Clone> {
-    queues: Arc<Queues<K>>,
-    key: K,
+struct Held {
+    queues: Arc<Queues>,
+    key: Hashed,
 }
 
 /// All keys of one request, held until dropped.
 #[derive(Debug)]
-pub(crate) struct LatchGuard<K: Ord + Clone> {
-    _held: Vec<Held<K>>,
+pub(crate) struct LatchGuard {
+    _held: Vec<Held>,
 }
 
-impl<K: Ord + Clone> Latches<K> {
+impl Latches {
     pub(crate) fn new() -> Self {
         Latches {
-            queues: Arc::new(Queues(Mutex::new(BTreeMap::new()))),
+            queues: Arc::new(Queues(Mutex::default())),
         }
     }
 
     /// Waits for all the keys. Dropping the future gives up its places in the queues.
-    pub(crate) async fn acquire(&self, keys: impl IntoIterator<Item = K>) -> LatchGuard<K> {
-        let keys: BTreeSet<K> = keys.into_iter().collect();
+    pub(crate) async fn acquire(&self, keys: impl IntoIterator<Item = impl Hash>) -> LatchGuard {
+        let mut keys: Vec<Hashed> = keys.into_iter().map(hashed).collect();
+        keys.sort_unstable();
+        keys.dedup();
         let mut held = Vec::with_capacity(keys.len());
         for key in keys {
             let waiting = {
@@ -59,7 +67,7 @@ impl<K: Ord + Clone> Latches<K> {
                         Some(receiver)
                     }
                     None => {
-                        queues.insert(key.clone(), VecDeque::new());
+                        queues.insert(key, VecDeque::new());
                         None
                     }
                 }
@@ -84,14 +92,21 @@ impl<K: Ord + Clone> Latches<K> {
     }
 }
 
-impl<K: Ord + Clone> Queues<K> {
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<K, VecDeque<oneshot::Sender<Held<K>>>>> {
+/// The same for the same key in every process and run.
+fn hashed(key: impl Hash) -> Hashed {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+impl Queues {
+    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Hashed, VecDeque<oneshot::Sender<Held>>>> {
         // Nothing panics while it is locked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<K: Ord + Clone> Drop for Held<K> {
+impl Drop for Held {
     fn drop(&mut self) {
         let next = {
             let mut queues = self.queues.lock();
@@ -111,7 +126,7 @@ impl<K: Ord + Clone> Drop for Held<K> {
             // One who gave up just now drops it again, outside of the lock.
             drop(next.send(Held {
                 queues: self.queues.clone(),
-                key: self.key.clone(),
+                key: self.key,
             }));
         }
     }

@@ -1,6 +1,7 @@
 //! Realms: finding one, and what the leader does to bring the first one into being or change its rules.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use holdfast_accounts::Versioned;
@@ -24,6 +25,8 @@ pub(crate) struct Known(Mutex<BTreeMap<RealmNumber, LastRead>>);
 
 struct LastRead {
     realm: Arc<Versioned<Realm>>,
+    /// Whether it is known to have had an account.
+    inhabited: Arc<AtomicBool>,
     /// Where. While this is held, no other view has its address.
     view: Weak<dyn View>,
 }
@@ -43,13 +46,25 @@ impl Known {
         };
         let found = schema::realm::read_again(&**view, number, known.as_ref())?;
         if let Some(realm) = &found {
+            let mut known = self.lock();
+            let inhabited = known.get(&number).map(|last| last.inhabited.clone());
             let last = LastRead {
                 realm: realm.clone(),
+                inhabited: inhabited.unwrap_or_default(),
                 view: Arc::downgrade(view),
             };
-            self.lock().insert(number, last);
+            known.insert(number, last);
         }
         Ok(found)
+    }
+
+    /// Where it is remembered that the realm has had an account.
+    pub(crate) fn inhabited(&self, number: RealmNumber) -> Arc<AtomicBool> {
+        let known = self.lock();
+        known
+            .get(&number)
+            .map(|last| last.inhabited.clone())
+            .unwrap_or_default()
     }
 
     /// The number of the realm with this name, if it was read before. Realms keep their names.

@@ -66,7 +66,7 @@ struct Seen {
     /// And by the term of whoever had applied it, which is at least the one it was committed in.
     applied: BTreeMap<u64, u64>,
     /// State digests: applied index → digest and who had it first.
-    digests: BTreeMap<u64, ([u8; 32], Node)>,
+    digests: BTreeMap<u64, ([u8; 16], Node)>,
     nodes: BTreeMap<Node, NodeSeen>,
     looks: u64,
     most_tasks: usize,
@@ -303,7 +303,7 @@ impl Seen {
     }
 
     /// Equal state at an equal applied index.
-    fn digest(&mut self, id: Node, applied: u64, digest: [u8; 32]) {
+    fn digest(&mut self, id: Node, applied: u64, digest: [u8; 16]) {
         match self.digests.get(&applied) {
             Some((first, other)) if *first != digest => {
                 let message = format!("nodes {other} and {id} differ after applying entry {applied}");

@@ -30,7 +30,7 @@ pub(super) fn canonicalize(value: &str) -> Result<String, String> {
                 .into(),
         );
     }
-    if !name.is_single_script() {
+    if !name.is_ascii() && !name.is_single_script() {
         return Err("a username must not mix scripts, such as Latin and Cyrillic letters".into());
     }
     Ok(name)

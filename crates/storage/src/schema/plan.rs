@@ -57,7 +57,7 @@ pub fn encode_plan(view: &RowView, plan: &Plan) -> Result<Mutation, EngineError>
             }));
         }
     }
-    if creates(plan) && !inhabited::read(view.engine_view(), realm.number)? {
+    if creates(plan) && !view.is_inhabited()? {
         writes.push(inhabited::write(realm.number));
     }
     Ok(Mutation {

@@ -1,6 +1,7 @@
 //! Typed reads for the account rules, and the way back from a plan to bytes.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
@@ -8,7 +9,7 @@ use holdfast_accounts::{self as accounts, Claim, DueAction, DueKey, RequestKey, 
 use holdfast_markers::planted;
 use holdfast_types::{Account, AccountId, CanonicalIdentifier, Family, Realm};
 
-use super::{account, claim, due, request};
+use super::{account, claim, due, inhabited, request};
 use crate::engine::{EngineError, View};
 
 /// One realm's rows in a frozen view. The rules evaluate on it, and it then turns their plan into a mutation.
@@ -18,6 +19,8 @@ pub struct RowView {
     /// Where claims were found that are still under an older claim key. A plan names a claim by its identifier;
     /// its guard must ask for the row that was read.
     older_claims: Mutex<BTreeMap<Vec<u8>, Bytes>>,
+    /// Whether the realm is known to have had an account.
+    inhabited: Arc<AtomicBool>,
 }
 
 impl RowView {
@@ -27,7 +30,21 @@ impl RowView {
             view,
             realm,
             older_claims: Mutex::default(),
+            inhabited: Arc::default(),
         }
+    }
+
+    /// Remembers with others whether this realm has had an account. Once true it stays true, so it need not be read again.
+    pub fn sharing(self, inhabited: Arc<AtomicBool>) -> Self {
+        RowView { inhabited, ..self }
+    }
+
+    /// Whether the realm has had an account, in this view or in another that was asked.
+    pub(super) fn is_inhabited(&self) -> Result<bool, EngineError> {
+        let known =
+            self.inhabited.load(Ordering::Relaxed) || inhabited::read(&*self.view, self.realm().number)?;
+        self.inhabited.fetch_or(known, Ordering::Relaxed);
+        Ok(known)
     }
 
     /// The realm.
@@ -41,6 +58,7 @@ impl RowView {
     }
 
     /// The engine's view.
+    #[cfg(test)]
     pub(super) fn engine_view(&self) -> &dyn View {
         &*self.view
     }
