@@ -61,6 +61,7 @@ pub(crate) struct LeaderRounds {
 impl LeaderRounds {
     pub(crate) fn start(raft: Raft, fatal: FatalSink) -> Self {
         let (queue, mut waiting) = mpsc::unbounded_channel::<LeaderReply>();
+        let sink = fatal.clone();
         tokio::spawn(fatal.guard("the leader's rounds", async move {
             while let Some(first) = waiting.recv().await {
                 others_first().await;
@@ -77,16 +78,18 @@ impl LeaderRounds {
                 if readers.len() > 1 {
                     reached!("barrier.round-shared");
                 }
-                let result = match raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
-                    Ok(linearizer) => Ok(*linearizer.read_log_id().log_id()),
-                    Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward))) => {
+                let round = raft.get_read_linearizer(ReadPolicy::ReadIndex);
+                let result = match sink.unless_failed(round).await {
+                    Some(Ok(linearizer)) => Ok(*linearizer.read_log_id().log_id()),
+                    Some(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
                         reached!("barrier.deposed");
                         Err(LeaderError::NotLeader(forward.leader_id))
                     }
-                    Err(error) => {
+                    Some(Err(error)) => {
                         reached!("barrier.no-quorum");
                         Err(LeaderError::Failed(error.to_string()))
                     }
+                    None => Err(LeaderError::Failed("this node has failed".into())),
                 };
                 for reader in readers {
                     // A reader that gave up meanwhile needs no answer.

@@ -164,13 +164,13 @@ impl Maintenance {
             let snapshot = metrics.snapshot.map_or(0, |id| id.index);
             if applied >= snapshot + self.config.log_entries_kept && snapshot_asked_at != Some(snapshot) {
                 snapshot_asked_at = Some(snapshot);
-                drop(self.raft.trigger().snapshot().await);
+                drop(self.fatal.unless_failed(self.raft.trigger().snapshot()).await);
             }
             if let Some(upto) = purge_upto(&self.positions(&metrics), &self.config)
                 && purge_asked_at != Some(upto)
             {
                 purge_asked_at = Some(upto);
-                drop(self.raft.trigger().purge_log(upto).await);
+                drop(self.fatal.unless_failed(self.raft.trigger().purge_log(upto)).await);
             }
             self.note_own(&metrics);
             // A stalled engine would hold up this round; this can wait.
@@ -259,7 +259,7 @@ impl Maintenance {
         );
         metrics::counter!("holdfast_raft_slow_disk_handovers_total").increment(1);
         *handed_over_at = Some(Instant::now());
-        drop(self.raft.trigger().transfer_leader(to).await);
+        drop(self.fatal.unless_failed(self.raft.trigger().transfer_leader(to)).await);
     }
 
     /// Finishes a change whose leader went away between its two entries.
