@@ -11,19 +11,7 @@ use crate::{Failure, workspace};
 
 /// Makes sure that RocksDB can be built, or says what to do.
 pub(crate) fn ensure() -> Result<(), Failure> {
-    let mut missing = Vec::new();
-    if !runs("c++") || !runs("cc") {
-        missing.push(("g++", "RocksDB is written in C++"));
-    }
-    if !libclang_present() {
-        missing.push((
-            "libclang-dev",
-            "RocksDB's Rust bindings are generated with libclang",
-        ));
-    }
-    if !runs("make") {
-        missing.push(("make", "jemalloc is built with it"));
-    }
+    let missing = missing();
     if missing.is_empty() {
         return Ok(());
     }
@@ -38,13 +26,31 @@ pub(crate) fn ensure() -> Result<(), Failure> {
         packages.join(" ")
     );
     install(&packages, &by_hand)?;
-    if !runs("c++") || !libclang_present() || !runs("make") {
+    if !self::missing().is_empty() {
         return Err(format!(
             "{} installed, but a C++ compiler, libclang or make is still not found",
             packages.join(", ")
         ));
     }
     Ok(())
+}
+
+/// The packages, as Debian calls them, that are not here, each with what it is for.
+fn missing() -> Vec<(&'static str, &'static str)> {
+    let mut missing = Vec::new();
+    if !runs("c++") || !runs("cc") {
+        missing.push(("g++", "RocksDB is written in C++"));
+    }
+    if !libclang_present() {
+        missing.push((
+            "libclang-dev",
+            "RocksDB's Rust bindings are generated with libclang",
+        ));
+    }
+    if !runs("make") {
+        missing.push(("make", "jemalloc is built with it"));
+    }
+    missing
 }
 
 /// Installs packages where Debian's package manager can, or fails with `by_hand`.

@@ -170,7 +170,11 @@ impl Maintenance {
                 && purge_asked_at != Some(upto)
             {
                 purge_asked_at = Some(upto);
-                drop(self.fatal.unless_failed(self.raft.trigger().purge_log(upto)).await);
+                drop(
+                    self.fatal
+                        .unless_failed(self.raft.trigger().purge_log(upto))
+                        .await,
+                );
             }
             self.note_own(&metrics);
             // A stalled engine would hold up this round; this can wait.
@@ -259,7 +263,11 @@ impl Maintenance {
         );
         metrics::counter!("holdfast_raft_slow_disk_handovers_total").increment(1);
         *handed_over_at = Some(Instant::now());
-        drop(self.fatal.unless_failed(self.raft.trigger().transfer_leader(to)).await);
+        drop(
+            self.fatal
+                .unless_failed(self.raft.trigger().transfer_leader(to))
+                .await,
+        );
     }
 
     /// Finishes a change whose leader went away between its two entries.
