@@ -313,7 +313,7 @@ mod tests {
         let moved = carry_out(&engine, &mut state, &rows, &put(Expect::Stamp(stamp), true));
         assert!(matches!(moved, Reply::Applied { .. }), "{moved:?}");
         let rows = view(&engine);
-        assert_eq!(rows.engine_view().get(Family::Claim, &old).unwrap(), None);
+        assert_eq!(engine.view().get(Family::Claim, &old).unwrap(), None);
         let found = rows.claim(&identifier()).unwrap().unwrap();
         assert_eq!(found.value, held(true));
 

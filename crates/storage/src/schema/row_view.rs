@@ -57,12 +57,6 @@ impl RowView {
         &self.realm
     }
 
-    /// The engine's view.
-    #[cfg(test)]
-    pub(super) fn engine_view(&self) -> &dyn View {
-        &*self.view
-    }
-
     /// Several accounts in one read, in the order of the ids.
     pub fn accounts(&self, ids: &[AccountId]) -> Result<Vec<Option<Versioned<Account>>>, EngineError> {
         let keys: Vec<Bytes> = ids.iter().map(|id| account::key(self.realm(), id)).collect();
