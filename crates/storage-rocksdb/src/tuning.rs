@@ -74,11 +74,7 @@ impl Tuning {
             .unwrap_or(usize::MAX)
             .max(MEMORY_BUDGET_BYTES_MIN);
         let cache = Cache::new_lru_cache(budget);
-        let buffer_bytes = budget
-            / std::env::var("HF_BUF")
-                .ok()
-                .and_then(|v| v.parse().ok())
-                .unwrap_or(8);
+        let buffer_bytes = budget / 8;
         Self {
             // Never stall writers for memory: RocksDB flushes when the limit is near, and its own triggers slow writers down.
             buffers: WriteBufferManager::new_write_buffer_manager_with_cache(
