@@ -4,7 +4,7 @@
 //! index it then names must be applied before the read looks. All reads that wait when a round begins share
 //! it, and those that come later wait for the next: a round costs the same for one reader as for a thousand.
 //!
-//! There are two queues. [`LeaderRounds`] runs the leader's quorum rounds, for its own readers and for
+//! There are two queues. [`LeaderRounds`](crate::leader_rounds::LeaderRounds) runs the leader's quorum rounds, for its own readers and for
 //! followers that ask. [`Barrier`] serves this node's readers, whoever leads: it asks the leader, here or by
 //! message, and waits for this node's own apply. It also knows how stale this node's state can be at most: at
 //! the moment a round began, everything acknowledged had an index no higher than the round's answer. Measured
@@ -18,20 +18,21 @@ use std::time::Duration;
 use holdfast_markers::{planted, reached};
 use holdfast_types::NodeId;
 use holdfast_wire::internal as wire;
-use openraft::ReadPolicy;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::apply::Applied;
 use crate::convert;
 use crate::error::BarrierError;
+use crate::lane::Lane;
+use crate::leader_rounds::{LeaderError, LeaderRounds};
+use crate::log_store::LogStore;
 use crate::peers::{Peers, Purpose};
-use crate::runtime::{others_first, timeout, timeout_at};
+use crate::runtime::{others_first, stopped, timeout, timeout_at};
 use crate::status::ReadPoint;
 use crate::trace;
-use crate::type_config::{LogId, Raft};
+use crate::type_config::Raft;
 use crate::{ConsensusConfig, FatalSink};
 
 /// The pause before a round is tried again.
@@ -40,74 +41,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 const ATTEMPT_SHARE: u32 = 4;
 /// Rounds remembered whose answer is not applied yet.
 const POINTS_MAX: usize = 64;
-
-/// Why a leader's round failed.
-#[derive(Debug, Clone)]
-pub(crate) enum LeaderError {
-    /// This node does not lead; perhaps that one does.
-    NotLeader(Option<NodeId>),
-    /// It leads but no quorum confirmed it, or it is stopping.
-    Failed(String),
-}
-
-type LeaderReply = oneshot::Sender<Result<LogId, LeaderError>>;
-
-/// The leader's quorum rounds.
-#[derive(Clone)]
-pub(crate) struct LeaderRounds {
-    queue: mpsc::UnboundedSender<LeaderReply>,
-}
-
-impl LeaderRounds {
-    pub(crate) fn start(raft: Raft, fatal: FatalSink) -> Self {
-        let (queue, mut waiting) = mpsc::unbounded_channel::<LeaderReply>();
-        let sink = fatal.clone();
-        tokio::spawn(fatal.guard("the leader's rounds", async move {
-            while let Some(first) = waiting.recv().await {
-                others_first().await;
-                let mut readers = vec![first];
-                while let Ok(next) = waiting.try_recv() {
-                    readers.push(next);
-                }
-                // Nobody may have waited long enough to see it begin.
-                readers.retain(|reader| !reader.is_closed());
-                if readers.is_empty() {
-                    reached!("barrier.nobody-waits-any-more");
-                    continue;
-                }
-                if readers.len() > 1 {
-                    reached!("barrier.round-shared");
-                }
-                let round = raft.get_read_linearizer(ReadPolicy::ReadIndex);
-                let result = match sink.unless_failed(round).await {
-                    Some(Ok(linearizer)) => Ok(*linearizer.read_log_id().log_id()),
-                    Some(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(forward)))) => {
-                        reached!("barrier.deposed");
-                        Err(LeaderError::NotLeader(forward.leader_id))
-                    }
-                    Some(Err(error)) => {
-                        reached!("barrier.no-quorum");
-                        Err(LeaderError::Failed(error.to_string()))
-                    }
-                    None => Err(LeaderError::Failed("this node has failed".into())),
-                };
-                for reader in readers {
-                    // A reader that gave up meanwhile needs no answer.
-                    drop(reader.send(result.clone()));
-                }
-            }
-        }));
-        LeaderRounds { queue }
-    }
-
-    /// Waits for a round that begins after this call.
-    pub(crate) async fn join(&self) -> Result<LogId, LeaderError> {
-        let stopped = || LeaderError::Failed("this node is stopping".into());
-        let (sender, receiver) = oneshot::channel();
-        self.queue.send(sender).map_err(|_| stopped())?;
-        receiver.await.map_err(|_| stopped())?
-    }
-}
 
 /// What a round found: reads need this index; the term, if this node leads.
 type Round = (u64, Option<u64>);
@@ -133,6 +66,7 @@ pub(crate) struct Barrier {
 impl Barrier {
     pub(crate) fn start(
         raft: Raft,
+        log: LogStore,
         rounds: LeaderRounds,
         peers: Arc<Peers>,
         recovered: watch::Receiver<bool>,
@@ -144,8 +78,10 @@ impl Barrier {
         let applied = peers.applied.clone();
         let task = Rounds {
             raft,
+            log,
             rounds,
             peers,
+            lane: None,
             recovered,
             stopping: stopping.clone(),
             waiting,
@@ -221,10 +157,18 @@ impl Drop for Counted<'_> {
     }
 }
 
+/// The way to the leader, if that is another node.
+struct LeaderLane {
+    address: String,
+    lane: Lane<wire::ReadIndexRequest, wire::ReadIndexReply>,
+}
+
 struct Rounds {
     raft: Raft,
+    log: LogStore,
     rounds: LeaderRounds,
     peers: Arc<Peers>,
+    lane: Option<LeaderLane>,
     recovered: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
     waiting: mpsc::UnboundedReceiver<Reader>,
@@ -296,7 +240,7 @@ impl Rounds {
         }
     }
 
-    async fn attempt(&self, deadline: Instant, trace_parent: &str) -> Result<Round, String> {
+    async fn attempt(&mut self, deadline: Instant, trace_parent: &str) -> Result<Round, String> {
         let (leader, address) = {
             let receiver = self.raft.metrics();
             let metrics = receiver.borrow_watched();
@@ -323,10 +267,11 @@ impl Rounds {
             }
             // One that is cut off answers late or never. Who was elected meanwhile is asked at once.
             (Some(id), Some(addresses)) => {
+                let succeeded = succeeded(self.raft.clone(), id);
                 tokio::select! {
                     biased;
-                    answer = self.ask(id, &addresses.peer, ttl, trace_parent) => answer,
-                    () = self.succeeded(id) => Err(format!("another node leads instead of node {id}")),
+                    answer = self.ask(id, addresses.peer, ttl, trace_parent) => answer,
+                    () = succeeded => Err(format!("another node leads instead of node {id}")),
                 }
             }
             (Some(id), None) => Err(format!(
@@ -336,48 +281,54 @@ impl Rounds {
         }
     }
 
-    /// Waits until another node than `leader` leads.
-    async fn succeeded(&self, leader: NodeId) {
-        let mut receiver = self.raft.metrics();
-        loop {
-            let now = receiver.borrow_and_update().current_leader;
-            if now.is_some_and(|now| now != leader) {
-                return;
-            }
-            if receiver.changed().await.is_err() {
-                // Raft has ended; the deadline will, too.
-                std::future::pending::<()>().await;
-            }
-        }
-    }
-
+    /// Asks the leader. Of the node's own vote it says what holds after all of these reads began.
     async fn ask(
-        &self,
+        &mut self,
         leader: NodeId,
-        address: &str,
+        address: String,
         ttl: Duration,
         trace_parent: &str,
     ) -> Result<Round, String> {
         use wire::read_index_reply::Result as Kind;
         let mut header = self.peers.header(leader, None, ttl);
         header.trace_parent = trace_parent.to_owned();
-        let request = wire::ReadIndexRequest { header: Some(header) };
-        let mut client = self
-            .peers
-            .client(address, Purpose::Common)
-            .map_err(|status| status.to_string())?;
-        match timeout(ttl, client.read_index(request)).await {
-            Ok(Ok(reply)) => match reply.into_inner().result {
-                Some(Kind::ReadLogId(id)) => {
-                    reached!("barrier.passed-by-asking");
-                    Ok((convert::log_id_from_wire(id).index, None))
+        let request = wire::ReadIndexRequest {
+            header: Some(header),
+            voted_term: self.log.reached().1,
+        };
+        // Taken out: if nobody waits for the answer any more, the next question must not get it.
+        let known = self.lane.take().filter(|lane| lane.address == address);
+        let mut lane = match known {
+            Some(lane) => lane,
+            None => {
+                let mut client = self
+                    .peers
+                    .client(&address, Purpose::Common)
+                    .map_err(|status| status.to_string())?;
+                LeaderLane {
+                    address,
+                    lane: Lane::open(|questions| async move { client.read_index(questions).await }),
                 }
-                Some(Kind::NotLeader(_)) => {
-                    reached!("barrier.asked-one-deposed");
-                    Err(format!("node {leader} does not lead any more"))
+            }
+        };
+        if !lane.lane.ask(request) {
+            return Err(format!("the stream to the leader, node {leader}, has ended"));
+        }
+        match timeout(ttl, lane.lane.answer()).await {
+            Ok(Ok(reply)) => {
+                self.lane = Some(lane);
+                match reply.result {
+                    Some(Kind::ReadLogId(id)) => {
+                        reached!("barrier.passed-by-asking");
+                        Ok((convert::log_id_from_wire(id).index, None))
+                    }
+                    Some(Kind::NotLeader(_)) => {
+                        reached!("barrier.asked-one-deposed");
+                        Err(format!("node {leader} does not lead any more"))
+                    }
+                    None => Err(format!("node {leader} gave no answer this release knows")),
                 }
-                None => Err(format!("node {leader} gave no answer this release knows")),
-            },
+            }
             Ok(Err(status)) => Err(format!("the leader, node {leader}, did not answer: {status}")),
             Err(_) => {
                 reached!("barrier.leader-silent");
@@ -387,9 +338,19 @@ impl Rounds {
     }
 }
 
-/// Waits until the node is being stopped, or is gone.
-async fn stopped(mut stopping: watch::Receiver<bool>) {
-    let _ = stopping.wait_for(|stopping| *stopping).await;
+/// Waits until another node than `leader` leads.
+async fn succeeded(raft: Raft, leader: NodeId) {
+    let mut receiver = raft.metrics();
+    loop {
+        let now = receiver.borrow_and_update().current_leader;
+        if now.is_some_and(|now| now != leader) {
+            return;
+        }
+        if receiver.changed().await.is_err() {
+            // Raft has ended; the deadline will, too.
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 /// How long one attempt may take: never all there is, so that a leader that has just died leaves time for the next,

@@ -22,11 +22,12 @@ use tracing::Instrument;
 
 use crate::acknowledged::Acknowledged;
 use crate::apply::{Applied, StateMachine};
-use crate::barrier::{Barrier, LeaderRounds};
+use crate::barrier::Barrier;
 use crate::error::{
     BarrierError, FlushError, InitializeError, MembershipError, ProposeError, StartError, Timeout,
 };
 use crate::identity::Directories;
+use crate::leader_rounds::LeaderRounds;
 use crate::log_store::LogStore;
 use crate::log_writer::LogWriter;
 use crate::maintenance::{self, Maintenance};
@@ -134,9 +135,15 @@ impl Group {
 
         let (recovered_sender, recovered) = watch::channel(trusting);
         let (stopping, stopping_receiver) = watch::channel(false);
-        let rounds = LeaderRounds::start(raft.clone(), fatal.clone());
+        let rounds = LeaderRounds::start(
+            raft.clone(),
+            peers.clone(),
+            stopping_receiver.clone(),
+            fatal.clone(),
+        );
         let barrier = Barrier::start(
             raft.clone(),
+            log.clone(),
             rounds.clone(),
             peers.clone(),
             recovered.clone(),
@@ -150,6 +157,7 @@ impl Group {
             log.clone(),
             engine,
             rounds,
+            stopping_receiver.clone(),
             fatal.clone(),
         );
 

@@ -18,19 +18,20 @@ use holdfast_wire::internal as wire;
 use holdfast_wire::internal::peer_service_server;
 use openraft::raft::{TransferLeaderError, TransferLeaderRequest};
 use openraft::storage::Snapshot;
+use tokio::sync::watch;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::FatalSink;
 use crate::acknowledged::{forgotten, put_back};
-use crate::barrier::{LeaderError, LeaderRounds};
 use crate::codec;
 use crate::config::Directory;
 use crate::convert;
 use crate::identity::{LearnError, OtherDirectory};
+use crate::leader_rounds::{LeaderError, LeaderRounds, Vouched};
 use crate::log_store::LogStore;
 use crate::log_writer::writes_flow;
 use crate::peers::Peers;
-use crate::runtime::timeout;
+use crate::runtime::{stopped, timeout};
 use crate::snapshot::{self, SnapshotData, chunk_checksum};
 use crate::trace;
 use crate::type_config::{Raft, SnapshotMeta, StoredMembership};
@@ -50,6 +51,8 @@ struct Inner {
     log: LogStore,
     engine: Arc<dyn Engine>,
     rounds: LeaderRounds,
+    /// True once this node is being stopped.
+    stopping: watch::Receiver<bool>,
     fatal: FatalSink,
     /// Held by whoever stages a snapshot, until it is installed or given up.
     staging: Arc<tokio::sync::Mutex<()>>,
@@ -62,6 +65,7 @@ impl PeerService {
         log: LogStore,
         engine: Arc<dyn Engine>,
         rounds: LeaderRounds,
+        stopping: watch::Receiver<bool>,
         fatal: FatalSink,
     ) -> Self {
         let staging = Arc::default();
@@ -72,6 +76,7 @@ impl PeerService {
                 log,
                 engine,
                 rounds,
+                stopping,
                 fatal,
                 staging,
             }),
@@ -202,7 +207,7 @@ impl PeerService {
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Status> {
         match self.inner.fatal.unless_failed(work).await {
-            Some(answer) => answer.map_err(stopped),
+            Some(answer) => answer.map_err(raft_stopped),
             None => Err(failed(self.inner.fatal.reason())),
         }
     }
@@ -242,6 +247,39 @@ impl PeerService {
             }
             _ => Ok(()),
         }
+    }
+
+    /// The index that a follower's reads need, which began before it asked.
+    async fn answer_read_index(
+        &self,
+        request: wire::ReadIndexRequest,
+    ) -> Result<wire::ReadIndexReply, Status> {
+        use wire::read_index_reply::Result as Kind;
+        let wire::ReadIndexRequest { header, voted_term } = request;
+        let (node, deadline_ms) = header
+            .as_ref()
+            .map_or((0, 0), |header| (header.from_node, header.deadline_ms));
+        self.check(header, "read_index")?;
+        let vouched = Vouched {
+            node,
+            term: voted_term,
+        };
+        let ttl = Duration::from_millis(u64::from(deadline_ms));
+        let result = match timeout(ttl, self.inner.rounds.join_vouching(vouched)).await {
+            Ok(Ok(id)) => Kind::ReadLogId(convert::log_id_to_wire(&id)),
+            Ok(Err(LeaderError::NotLeader(leader))) => Kind::NotLeader(wire::NotLeader {
+                leader: leader.unwrap_or_default(),
+            }),
+            Ok(Err(LeaderError::Failed(why))) => return Err(Status::unavailable(why)),
+            Err(_) => {
+                reached!("peer.read-index-late");
+                return Err(Status::deadline_exceeded(
+                    "no quorum confirmed the leader in time",
+                ));
+            }
+        };
+        unless_failed(&self.inner.fatal)?;
+        Ok(wire::ReadIndexReply { result: Some(result) })
     }
 
     /// Stages a whole snapshot, checking every chunk.
@@ -348,8 +386,7 @@ fn failed(reason: Option<String>) -> Status {
     Status::unavailable(format!("this node has failed: {}", reason.unwrap_or_default()))
 }
 
-/// Raft has stopped.
-fn stopped(error: impl std::fmt::Display) -> Status {
+fn raft_stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("raft has stopped here: {error}"))
 }
 
@@ -389,7 +426,7 @@ impl peer_service_server::PeerService for PeerService {
             .inner
             .raft
             .stream_append(requests)
-            .map(|result| result.map(convert::append_reply_to_wire).map_err(stopped))
+            .map(|result| result.map(convert::append_reply_to_wire).map_err(raft_stopped))
             .boxed();
         // Raft may have made a reply before the node failed that is asked for only now.
         let fatal = self.inner.fatal.clone();
@@ -413,6 +450,35 @@ impl peer_service_server::PeerService for PeerService {
         self.answer(convert::append_reply_to_wire(
             reply.into_stream_result(prev, last),
         ))
+    }
+
+    type ConfirmLeaderStream = BoxStream<'static, Result<wire::ConfirmLeaderReply, Status>>;
+
+    async fn confirm_leader(
+        &self,
+        request: Request<Streaming<wire::ConfirmLeaderRequest>>,
+    ) -> Result<Response<Self::ConfirmLeaderStream>, Status> {
+        let mut requests = request.into_inner();
+        let mut first = requests
+            .message()
+            .await?
+            .ok_or_else(|| Status::invalid_argument("the stream ended before it began"))?;
+        self.check(first.header.take(), "confirm_leader")?;
+        let Inner {
+            log, fatal, stopping, ..
+        } = &*self.inner;
+        let (log, fatal, stopping) = (log.clone(), fatal.clone(), stopping.clone());
+        let replies = futures::stream::once(async { Ok(first) })
+            .chain(requests)
+            .map(move |request| {
+                unless_failed(&fatal)?;
+                Ok(wire::ConfirmLeaderReply {
+                    round: request?.round,
+                    voted_term: log.reached().1,
+                })
+            });
+        // Nobody else ends it, and a node that stops waits for what it still serves.
+        Ok(Response::new(replies.take_until(stopped(stopping)).boxed()))
     }
 
     async fn vote(&self, request: Request<wire::VoteRequest>) -> Result<Response<wire::VoteReply>, Status> {
@@ -487,28 +553,19 @@ impl peer_service_server::PeerService for PeerService {
         self.answer(wire::TransferLeaderReply { result: Some(result) })
     }
 
+    type ReadIndexStream = BoxStream<'static, Result<wire::ReadIndexReply, Status>>;
+
     async fn read_index(
         &self,
-        request: Request<wire::ReadIndexRequest>,
-    ) -> Result<Response<wire::ReadIndexReply>, Status> {
-        use wire::read_index_reply::Result as Kind;
-        let header = request.into_inner().header;
-        let ttl = Duration::from_millis(u64::from(header.as_ref().map_or(0, |header| header.deadline_ms)));
-        self.check(header, "read_index")?;
-        let result = match timeout(ttl, self.inner.rounds.join()).await {
-            Ok(Ok(id)) => Kind::ReadLogId(convert::log_id_to_wire(&id)),
-            Ok(Err(LeaderError::NotLeader(leader))) => Kind::NotLeader(wire::NotLeader {
-                leader: leader.unwrap_or_default(),
-            }),
-            Ok(Err(LeaderError::Failed(why))) => return Err(Status::unavailable(why)),
-            Err(_) => {
-                reached!("peer.read-index-late");
-                return Err(Status::deadline_exceeded(
-                    "no quorum confirmed the leader in time",
-                ));
-            }
-        };
-        self.answer(wire::ReadIndexReply { result: Some(result) })
+        request: Request<Streaming<wire::ReadIndexRequest>>,
+    ) -> Result<Response<Self::ReadIndexStream>, Status> {
+        let service = self.clone();
+        let replies = request.into_inner().then(move |request| {
+            let service = service.clone();
+            async move { service.answer_read_index(request?).await }
+        });
+        let stopping = stopped(self.inner.stopping.clone());
+        Ok(Response::new(replies.take_until(stopping).boxed()))
     }
 }
 

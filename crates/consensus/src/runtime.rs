@@ -43,6 +43,11 @@ pub(crate) async fn others_first() {
     tokio::task::yield_now().await;
 }
 
+/// Waits until the node is being stopped, or is gone.
+pub(crate) async fn stopped(mut stopping: tokio_sync::watch::Receiver<bool>) {
+    let _ = stopping.wait_for(|stopping| *stopping).await;
+}
+
 /// Runs `future` until `deadline`. (The simulator's `time` has no `timeout_at`.)
 pub(crate) async fn timeout_at<F: Future>(
     deadline: tokio::time::Instant,

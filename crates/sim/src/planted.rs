@@ -50,6 +50,13 @@ pub const PLANTED: &[Planted] = &[
         within: 100,
     },
     Planted {
+        name: "later-vote-overlooked",
+        what: "a voter's answer confirms a leader, whatever term its vote is of",
+        caught_by: "linearizability, order by tokens",
+        needs: "a leader that is paused, or hears answers and no more, while another is elected, and clients that still reach it",
+        within: 400,
+    },
+    Planted {
         name: "leader-restored-before-reapplied",
         what: "a restarted leader leads on without an election and serves before it has applied its log again",
         caught_by: "linearizability, durability (reads miss what was acknowledged), replicas",
