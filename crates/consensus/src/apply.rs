@@ -25,6 +25,7 @@ use tokio::sync::watch;
 
 use crate::FatalSink;
 use crate::codec::{self, Installing};
+use crate::hot_rows::{HotRows, HotView};
 use crate::keys;
 use crate::log_store::LogStore;
 use crate::log_writer::writes_flow;
@@ -45,6 +46,7 @@ pub(crate) struct Applied {
     next_index: watch::Sender<u64>,
     state: RwLock<State>,
     view: RwLock<SharedView>,
+    hot: Arc<HotRows>,
 }
 
 /// The picture of the state that readers share.
@@ -54,6 +56,8 @@ struct SharedView {
     last: Option<Arc<dyn View>>,
     /// A snapshot is being installed; until it is complete, readers get the state before it.
     frozen: bool,
+    /// How often something was written that readers see; of the views that are taken from now on.
+    generation: u64,
 }
 
 impl Applied {
@@ -70,13 +74,29 @@ impl Applied {
         // Locked while the view is taken: it is as new as what was applied when the last one was dropped, and an
         // install cannot begin in between.
         let mut shared = self.lock_view();
-        let view = shared.last.get_or_insert_with(|| Arc::from(self.engine.view()));
+        let generation = shared.generation;
+        let view = shared.last.get_or_insert_with(|| self.take_view(generation));
         view.clone()
+    }
+
+    fn take_view(&self, generation: u64) -> Arc<dyn View> {
+        Arc::new(HotView {
+            view: self.engine.view(),
+            hot: self.hot.clone(),
+            generation,
+        })
+    }
+
+    /// A batch will be written that readers shall see.
+    fn writing(&self, batch: &Batch) {
+        let generation = self.lock_view().generation + 1;
+        self.hot.writing(batch, generation);
     }
 
     /// Something was written that readers shall see.
     fn renew_view(&self) {
         let mut shared = self.lock_view();
+        shared.generation += 1;
         if !shared.frozen {
             shared.last = None;
         }
@@ -123,7 +143,7 @@ impl Applied {
 
     fn freeze(&self) {
         let mut shared = self.lock_view();
-        shared.last = Some(Arc::from(self.engine.view()));
+        shared.last = Some(self.take_view(shared.generation));
         shared.frozen = true;
     }
 
@@ -140,7 +160,13 @@ impl Applied {
     }
 
     fn thaw(&self) {
-        *self.lock_view() = SharedView::default();
+        let mut shared = self.lock_view();
+        let generation = shared.generation + 1;
+        self.hot.forget_all(generation);
+        *shared = SharedView {
+            generation,
+            ..SharedView::default()
+        };
     }
 }
 
@@ -227,6 +253,7 @@ impl StateMachine {
         engine: Arc<dyn Engine>,
         shard: ShardId,
         log: LogStore,
+        hot_rows_bytes: usize,
         fatal: FatalSink,
     ) -> io::Result<(Self, Arc<Applied>)> {
         let stored = Stored::load(&*engine.view(), shard)?;
@@ -235,6 +262,7 @@ impl StateMachine {
             next_index: watch::channel(0).0,
             state: RwLock::new(stored.state.clone()),
             view: RwLock::default(),
+            hot: Arc::new(HotRows::new(hot_rows_bytes)),
         });
         shared.publish(&stored.state, stored.last);
         Ok((
@@ -307,6 +335,7 @@ impl StateMachine {
             reached!("apply.silent-after-failure");
             return Err(io::Error::other(reason));
         }
+        self.shared.writing(&batch);
         self.engine.write(batch).map_err(io::Error::other)?;
         if apart {
             let mut id = Batch::default();
@@ -517,7 +546,8 @@ mod tests {
         let (fatal, shard) = (FatalSink::new(), ShardId(0));
         let writer = LogWriter::start(engine.clone(), fatal.clone());
         let mut log = LogStore::open(engine.clone(), writer, shard, 0).unwrap();
-        let (mut machine, applied) = StateMachine::open(engine, shard, log.clone(), fatal.clone()).unwrap();
+        let (mut machine, applied) =
+            StateMachine::open(engine, shard, log.clone(), 1 << 20, fatal.clone()).unwrap();
         let entry = LogEntry::new(log_id(1, 0), Payload::Blank);
         log.append([entry.clone()], IOFlushed::noop()).await.unwrap();
         log.wait_written(0).await.unwrap();

@@ -79,6 +79,8 @@ pub struct ConsensusConfig {
     pub log_entries_kept_max: u64,
     /// Entry bytes kept in memory behind the newest, for replication and apply.
     pub log_cache_bytes: usize,
+    /// Accounts and claims kept in memory that were read lately.
+    pub hot_rows_bytes: usize,
     /// Entries in one replication request.
     pub append_entries_max: u64,
     /// How often a follower refreshes its staleness bound, milliseconds; 0: only with reads.
@@ -102,6 +104,7 @@ impl ConsensusConfig {
             log_entries_kept: 10_000,
             log_entries_kept_max: 200_000,
             log_cache_bytes: 32 << 20,
+            hot_rows_bytes: 32 << 20,
             append_entries_max: 300,
             staleness_probe_ms: 1_000,
         }

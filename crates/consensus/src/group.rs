@@ -107,8 +107,14 @@ impl Group {
         )
         .map_err(damaged)?;
         let tail = log.last_log_id().map(|id| id.index);
-        let (machine, applied) =
-            StateMachine::open(engine.clone(), config.shard, log.clone(), fatal.clone()).map_err(damaged)?;
+        let (machine, applied) = StateMachine::open(
+            engine.clone(),
+            config.shard,
+            log.clone(),
+            config.hot_rows_bytes,
+            fatal.clone(),
+        )
+        .map_err(damaged)?;
         let acknowledged = Arc::new(Acknowledged::open(engine.clone(), config.shard)?);
         let peers = Arc::new(Peers::new(
             config.clone(),

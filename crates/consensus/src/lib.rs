@@ -9,8 +9,8 @@
 //! `peer_service` hands it to their Raft and so to their logs; once a quorum has synced it, `apply` runs it
 //! through the machine's rules in one atomic batch, and the proposer gets the reply.
 //!
-//! Reading: `barrier` shares one quorum round (`leader_rounds`) among all readers that wait. `snapshot` streams state to members
-//! whose log is too far behind. `membership` and `maintenance` keep the group in shape. `codec`, `entry` and
+//! Reading: `barrier` shares one quorum round (`leader_rounds`) among all readers that wait;
+//! `hot_rows` keeps what was read lately. `snapshot` streams state to members whose log is too far behind. `membership` and `maintenance` keep the group in shape. `codec`, `entry` and
 //! `keys` say what the bytes on disk look like; `identity` whose they are, and `acknowledged` what others know them to hold. `runtime` is the seam at which the
 //! simulator takes the place of tokio. `trace` finds a request again in the logs of all members.
 
@@ -25,6 +25,7 @@ mod error;
 mod fail_stop;
 mod fatal;
 mod group;
+mod hot_rows;
 mod identity;
 mod keys;
 mod lane;

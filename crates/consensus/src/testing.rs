@@ -29,7 +29,8 @@ where
         let writer = LogWriter::start(engine.clone(), fatal.clone());
         // A cache of nothing: what is written is read from the engine.
         let log = LogStore::open(engine.clone(), writer, shard, 0).map_err(read_failed)?;
-        let (machine, _) = StateMachine::open(engine, shard, log.clone(), fatal).map_err(read_failed)?;
+        let (machine, _) =
+            StateMachine::open(engine, shard, log.clone(), 1 << 20, fatal).map_err(read_failed)?;
         Ok((guard, log, machine))
     }
 }

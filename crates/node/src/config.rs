@@ -107,8 +107,8 @@ pub struct ListenSection {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LimitsSection {
-    /// Memory this process should stay within, MiB: memory tables, block cache, requests in flight. A quarter
-    /// bounds the bytes of requests in flight. Default: 512.
+    /// Memory this process should stay within, MiB: half of it memory tables and block cache; a quarter bounds the bytes of requests
+    /// in flight; a sixteenth each is for the newest log entries and for accounts that were read lately. Default: 512.
     pub memory_budget_mib: u64,
     /// The most mutations being worked on at once; one more is refused with RESOURCE_EXHAUSTED. Default: 2048.
     pub max_in_flight_writes: usize,

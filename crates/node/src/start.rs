@@ -292,6 +292,7 @@ fn consensus_config(config: &Config, tls: Option<&Tls>) -> ConsensusConfig {
         log_entries_kept: config.history.log_entries / 10,
         log_entries_kept_max: config.history.log_entries,
         log_cache_bytes: budget_bytes / 16,
+        hot_rows_bytes: budget_bytes / 16,
         ..ConsensusConfig::new(config.cluster_id(), config.node.id)
     }
 }

@@ -57,6 +57,13 @@ pub const PLANTED: &[Planted] = &[
         within: 400,
     },
     Planted {
+        name: "hot-row-outlives-its-write",
+        what: "an account or claim that is kept in memory is not marked when it is written",
+        caught_by: "linearizability, order by tokens, exactly once (changes of what was read too early)",
+        needs: "a row that is read, changed and read again at one node",
+        within: 5,
+    },
+    Planted {
         name: "leader-restored-before-reapplied",
         what: "a restarted leader leads on without an election and serves before it has applied its log again",
         caught_by: "linearizability, durability (reads miss what was acknowledged), replicas",
