@@ -29,7 +29,7 @@ use crate::lane::Lane;
 use crate::leader_rounds::{LeaderError, LeaderRounds};
 use crate::log_store::LogStore;
 use crate::peers::{Peers, Purpose};
-use crate::runtime::{others_first, stopped, timeout, timeout_at};
+use crate::runtime::{stopped, timeout, timeout_at, with_those_behind};
 use crate::status::ReadPoint;
 use crate::trace;
 use crate::type_config::Raft;
@@ -178,11 +178,7 @@ struct Rounds {
 impl Rounds {
     async fn run(mut self) {
         while let Some(first) = self.waiting.recv().await {
-            others_first().await;
-            let mut readers = vec![first];
-            while let Ok(next) = self.waiting.try_recv() {
-                readers.push(next);
-            }
+            let mut readers = with_those_behind(first, &mut self.waiting).await;
             readers.retain(|reader| !reader.reply.is_closed());
             let Some(deadline) = readers.iter().map(|reader| reader.deadline).max() else {
                 continue;

@@ -27,7 +27,7 @@ use tonic::Status;
 
 use crate::lane::Lane;
 use crate::peers::{Peers, Purpose};
-use crate::runtime::{others_first, stopped, timeout};
+use crate::runtime::{stopped, timeout, with_those_behind};
 use crate::type_config::{LogId, Raft, StoredMembership, TypeConfig};
 use crate::{FatalSink, PeerAddresses};
 
@@ -194,11 +194,7 @@ impl Rounds {
                 first = waiting.recv() => first,
             };
             let Some(first) = first else { return };
-            others_first().await;
-            let mut readers = vec![first];
-            while let Ok(next) = waiting.try_recv() {
-                readers.push(next);
-            }
+            let mut readers = with_those_behind(first, &mut waiting).await;
             // Nobody may have waited long enough to see it begin.
             readers.retain(|reader| !reader.is_closed());
             if readers.is_empty() {

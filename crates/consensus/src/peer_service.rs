@@ -386,6 +386,11 @@ fn failed(reason: Option<String>) -> Status {
     Status::unavailable(format!("this node has failed: {}", reason.unwrap_or_default()))
 }
 
+async fn first_message<T>(requests: &mut Streaming<T>) -> Result<T, Status> {
+    let first = requests.message().await?;
+    first.ok_or_else(|| Status::invalid_argument("the stream ended before it began"))
+}
+
 fn raft_stopped(error: impl std::fmt::Display) -> Status {
     Status::unavailable(format!("raft has stopped here: {error}"))
 }
@@ -399,10 +404,7 @@ impl peer_service_server::PeerService for PeerService {
         request: Request<Streaming<wire::AppendRequest>>,
     ) -> Result<Response<Self::StreamAppendStream>, Status> {
         let mut requests = request.into_inner();
-        let mut first = requests
-            .message()
-            .await?
-            .ok_or_else(|| Status::invalid_argument("the stream ended before it began"))?;
+        let mut first = first_message(&mut requests).await?;
         self.check(first.header.take(), "stream_append")?;
         let first = convert::append_from_wire(first)?;
         let node = self.inner.peers.config.node_id;
@@ -459,10 +461,7 @@ impl peer_service_server::PeerService for PeerService {
         request: Request<Streaming<wire::ConfirmLeaderRequest>>,
     ) -> Result<Response<Self::ConfirmLeaderStream>, Status> {
         let mut requests = request.into_inner();
-        let mut first = requests
-            .message()
-            .await?
-            .ok_or_else(|| Status::invalid_argument("the stream ended before it began"))?;
+        let mut first = first_message(&mut requests).await?;
         self.check(first.header.take(), "confirm_leader")?;
         let Inner {
             log, fatal, stopping, ..

@@ -43,6 +43,19 @@ pub(crate) async fn others_first() {
     tokio::task::yield_now().await;
 }
 
+/// `first` and what waits behind it, once everybody has had a turn.
+pub(crate) async fn with_those_behind<T>(
+    first: T,
+    waiting: &mut tokio_sync::mpsc::UnboundedReceiver<T>,
+) -> Vec<T> {
+    others_first().await;
+    let mut all = vec![first];
+    while let Ok(next) = waiting.try_recv() {
+        all.push(next);
+    }
+    all
+}
+
 /// Waits until the node is being stopped, or is gone.
 pub(crate) async fn stopped(mut stopping: tokio_sync::watch::Receiver<bool>) {
     let _ = stopping.wait_for(|stopping| *stopping).await;
