@@ -72,7 +72,8 @@ pub struct ConsensusConfig {
     pub snapshot_install_ms_max: u64,
     /// How long a peer may take to answer one request, connect included, milliseconds.
     pub rpc_timeout_ms: u64,
-    /// Entries kept behind the applied one, so that a follower that was away briefly needs no snapshot.
+    /// Entries kept behind the applied one, so that a follower that was away briefly needs no snapshot. After as many a
+    /// snapshot is taken, which flushes the memory tables, by one member after the other.
     pub log_entries_kept: u64,
     /// A voter this many entries behind is given up on: the log is purged past it and it gets a snapshot. While it
     /// receives that, and until it has caught up, four times as many are kept for it.

@@ -162,7 +162,13 @@ impl Maintenance {
             }
             let applied = metrics.last_applied.map_or(0, |id| id.index);
             let snapshot = metrics.snapshot.map_or(0, |id| id.index);
-            if applied >= snapshot + self.config.log_entries_kept && snapshot_asked_at != Some(snapshot) {
+            let due = snapshot_due(
+                applied,
+                snapshot,
+                self.config.log_entries_kept,
+                place_of(&metrics),
+            );
+            if due && snapshot_asked_at != Some(snapshot) {
                 snapshot_asked_at = Some(snapshot);
                 drop(self.fatal.unless_failed(self.raft.trigger().snapshot()).await);
             }
@@ -316,6 +322,31 @@ fn died(error: &Fatal<TypeConfig>) -> String {
     }
 }
 
+/// A member's place among all of them, and how many they are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Place {
+    before: u64,
+    members: u64,
+}
+
+fn place_of(metrics: &RaftMetrics<TypeConfig>) -> Place {
+    let (mut before, mut members) = (0, 0);
+    for (node, _) in metrics.membership_config.nodes() {
+        before += u64::from(*node < metrics.id);
+        members += 1;
+    }
+    Place { before, members }
+}
+
+/// Whether it is time for a snapshot, which flushes the memory tables: whenever what is applied passes a multiple of `every`
+/// entries, shifted by the member's place. A flush, and the compaction that may follow, makes a member slow; if all flushed
+/// at the same entry, no quorum would be without one.
+fn snapshot_due(applied: u64, snapshot: u64, every: u64, place: Place) -> bool {
+    let every = every.max(1);
+    let shift = every * place.before / place.members.max(1);
+    (applied + shift) / every > (snapshot + shift) / every
+}
+
 /// Where everybody stands, as far as purging the log goes.
 #[derive(Debug, Default)]
 struct Positions {
@@ -356,6 +387,42 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+
+    #[test]
+    fn members_take_their_snapshots_one_after_the_other() {
+        let due_at = |before| {
+            let place = Place { before, members: 3 };
+            let mut snapshot = 0;
+            let mut taken = Vec::new();
+            for applied in 0..600 {
+                if snapshot_due(applied, snapshot, 300, place) {
+                    snapshot = applied;
+                    taken.push(applied);
+                }
+            }
+            taken
+        };
+        assert_eq!(due_at(0), [300]);
+        assert_eq!(due_at(1), [200, 500]);
+        assert_eq!(due_at(2), [100, 400]);
+    }
+
+    #[test]
+    fn a_snapshot_is_due_after_as_many_entries_whatever_was_passed_at_once() {
+        let place = Place {
+            before: 1,
+            members: 2,
+        };
+        assert!(snapshot_due(1_000, 0, 10, place));
+        assert!(!snapshot_due(1_004, 1_000, 10, place));
+        assert!(snapshot_due(1_005, 1_000, 10, place));
+        // Nobody is a member yet, or everything counts.
+        let alone = Place {
+            before: 0,
+            members: 0,
+        };
+        assert!(snapshot_due(1, 0, 0, alone));
+    }
 
     #[test]
     fn the_log_behind_a_snapshot_is_kept_for_its_receiver() {

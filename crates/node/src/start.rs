@@ -289,7 +289,7 @@ fn consensus_config(config: &Config, tls: Option<&Tls>) -> ConsensusConfig {
         heartbeat_interval_ms: config.raft.heartbeat_ms,
         election_timeout_ms_min: config.raft.election_timeout_ms_min,
         election_timeout_ms_max: config.raft.election_timeout_ms_max,
-        log_entries_kept: config.history.log_entries / 10,
+        log_entries_kept: config.history.log_entries / 20,
         log_entries_kept_max: config.history.log_entries,
         log_cache_bytes: budget_bytes / 16,
         hot_rows_bytes: budget_bytes / 16,

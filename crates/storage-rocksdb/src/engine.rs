@@ -39,18 +39,18 @@ pub struct OpenOptions {
     pub directory: PathBuf,
     /// Memory for the block cache, memory tables, indexes and filters together. At least 64 MiB are taken.
     pub memory_budget_bytes: u64,
-    /// Disk space kept back for when the disk is full; 0 keeps none. A quarter of the memory budget is right: before recovery
-    /// can let go of the log, it writes down what the memory tables held, up to an eighth of the budget.
+    /// Disk space kept back for when the disk is full; 0 keeps none. Half of the memory budget is right: before recovery
+    /// can let go of the log, it writes down what the memory tables held, up to a quarter of the budget.
     pub ballast_bytes: u64,
 }
 
 impl OpenOptions {
-    /// A directory with the defaults: 512 MiB of memory, 128 MiB of ballast.
+    /// A directory with the defaults: 512 MiB of memory, 256 MiB of ballast.
     pub fn new(directory: impl Into<PathBuf>) -> Self {
         Self {
             directory: directory.into(),
             memory_budget_bytes: 512 << 20,
-            ballast_bytes: 128 << 20,
+            ballast_bytes: 256 << 20,
         }
     }
 }

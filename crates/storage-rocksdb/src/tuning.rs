@@ -68,13 +68,14 @@ impl Kind {
 }
 
 impl Tuning {
-    /// Splits a memory budget: all of it is cache, of which memory tables may take an eighth.
+    /// Splits a memory budget: all of it is cache, of which memory tables may take a quarter. An eighth would be full before a
+    /// group flushes by itself, at entries of its own choosing.
     pub(crate) fn new(memory_budget_bytes: u64) -> Self {
         let budget = usize::try_from(memory_budget_bytes)
             .unwrap_or(usize::MAX)
             .max(MEMORY_BUDGET_BYTES_MIN);
         let cache = Cache::new_lru_cache(budget);
-        let buffer_bytes = budget / 8;
+        let buffer_bytes = budget / 4;
         Self {
             // Never stall writers for memory: RocksDB flushes when the limit is near, and its own triggers slow writers down.
             buffers: WriteBufferManager::new_write_buffer_manager_with_cache(

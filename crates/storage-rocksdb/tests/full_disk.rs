@@ -24,7 +24,7 @@ const MIB: u64 = 1 << 20;
 fn open(directory: &Path) -> Result<RocksEngine, EngineError> {
     RocksEngine::open(OpenOptions {
         memory_budget_bytes: 64 * MIB,
-        ballast_bytes: 16 * MIB,
+        ballast_bytes: 32 * MIB,
         ..OpenOptions::new(directory)
     })
 }
@@ -34,7 +34,7 @@ fn a_full_disk() {
     let root = tempfile::tempdir().unwrap();
     let output = Command::new("unshare")
         .args(["-rm", "sh", "-c"])
-        .arg(r#"mount -t tmpfs -o size=96m tmpfs "$0" || exit 77; exec "$1" --exact inside --nocapture"#)
+        .arg(r#"mount -t tmpfs -o size=160m tmpfs "$0" || exit 77; exec "$1" --exact inside --nocapture"#)
         .arg(root.path())
         .arg(std::env::current_exe().unwrap())
         .env("HOLDFAST_TEST_SMALL_DISK", root.path())
@@ -61,9 +61,9 @@ fn inside() {
     // The second time on what the first has left.
     for _ in 0..2 {
         writes_until_it_is_full(disk);
-        resize(disk, 256);
+        resize(disk, 384);
         recovers(disk);
-        resize(disk, 96);
+        resize(disk, 160);
     }
     for work in ["flush", "ingest", "checkpoint"] {
         work_without_room(disk, work);
@@ -120,7 +120,7 @@ fn recovers(disk: &Path) {
     let directory = disk.join("data");
     let engine = open(&directory).unwrap();
     let ballast = fs::metadata(directory.join("ballast")).unwrap();
-    assert_eq!(ballast.len(), 16 * MIB);
+    assert_eq!(ballast.len(), 32 * MIB);
     let kept = count_rows(&engine);
     write_row(&engine, kept).unwrap();
     runtime().block_on(engine.sync()).unwrap();
