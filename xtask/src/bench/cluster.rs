@@ -4,6 +4,7 @@
 //! ends them too, and a failure of the command kills what it started.
 
 use std::fs::{self, File};
+use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
@@ -15,6 +16,9 @@ use crate::{Failure, local, prerequisites, workspace};
 
 /// How long a node may take to end once it is told to.
 const STOP_LIMIT: Duration = Duration::from_secs(15);
+
+/// How long a node is given until it listens.
+const START_LIMIT: Duration = Duration::from_secs(120);
 
 /// How long a node that was away is given to catch up with what little it missed.
 const REJOIN: Duration = Duration::from_secs(3);
@@ -352,6 +356,11 @@ impl<'a> Cluster<'a> {
     /// Starts a node that was killed, with the data it had, and gives it time to take part again.
     pub(crate) fn restart(&mut self, place: usize) -> Result<(), Failure> {
         self.start_node(place)?;
+        // etcd reads its whole log before it listens.
+        let address = loopback(self.store.client_port(place));
+        if !local::wait_until(START_LIMIT, || TcpStream::connect(&address).is_ok()) {
+            return Err(self.explain(place, format!("node {place} does not listen")));
+        }
         std::thread::sleep(REJOIN);
         self.wait_until_it_answers()
     }
