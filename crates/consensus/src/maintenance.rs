@@ -340,7 +340,7 @@ fn place_of(metrics: &RaftMetrics<TypeConfig>) -> Place {
 
 /// Whether it is time for a snapshot, which flushes the memory tables: whenever what is applied passes a multiple of `every`
 /// entries, shifted by the member's place. A flush, and the compaction that may follow, makes a member slow; if all flushed
-/// at the same entry, no quorum would be without one.
+/// at the same entry, every quorum would have a slow member.
 fn snapshot_due(applied: u64, snapshot: u64, every: u64, place: Place) -> bool {
     let every = every.max(1);
     let shift = every * place.before / place.members.max(1);
