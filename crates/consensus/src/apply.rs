@@ -63,14 +63,9 @@ struct SharedView {
 impl Applied {
     /// The applied state, frozen.
     pub(crate) fn view(&self) -> Arc<dyn View> {
-        let shared = self
-            .view
-            .read()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(view) = &shared.last {
+        if let Some(view) = &self.read_view().last {
             return view.clone();
         }
-        drop(shared);
         // Locked while the view is taken: it is as new as what was applied when the last one was dropped, and an
         // install cannot begin in between.
         let mut shared = self.lock_view();
@@ -89,7 +84,7 @@ impl Applied {
 
     /// A batch will be written that readers shall see.
     fn writing(&self, batch: &Batch) {
-        let generation = self.lock_view().generation + 1;
+        let generation = self.read_view().generation + 1;
         self.hot.writing(batch, generation);
     }
 
@@ -100,6 +95,12 @@ impl Applied {
         if !shared.frozen {
             shared.last = None;
         }
+    }
+
+    fn read_view(&self) -> std::sync::RwLockReadGuard<'_, SharedView> {
+        self.view
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn lock_view(&self) -> std::sync::RwLockWriteGuard<'_, SharedView> {
