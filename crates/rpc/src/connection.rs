@@ -192,12 +192,16 @@ impl Connection {
         Ok(held)
     }
 
-    /// Opens a call.
+    /// Opens a call. A client that is told here that the server has gone needs no other news of it: the next call gets a
+    /// connection of its own, also while that news is still on its way.
     pub(crate) fn call(&self, call: Call) -> Result<(), Status> {
         if self.end(Side::Client).is_over() {
             return Err(broken());
         }
-        self.calls.send(call).map_err(|_| broken())
+        self.calls.send(call).map_err(|_| {
+            self.finish(Side::Client);
+            broken()
+        })
     }
 
     /// Whether the client may open calls here.

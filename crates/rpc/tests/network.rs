@@ -234,6 +234,22 @@ fn a_reset_breaks_what_is_under_way_and_no_more() {
 }
 
 #[test]
+fn a_client_that_was_told_of_the_end_of_a_connection_opens_another() {
+    play(async |scene: Scene| {
+        scene.add(1).await.0.unwrap();
+        // The news of the server's death is sent now, and takes an hour.
+        let hour = Duration::from_secs(3600);
+        network::change_weather(|weather| (weather.latency_min, weather.latency_max) = (hour, hour));
+        Handle::current().restart(scene.server.id());
+        sleep(Duration::from_millis(1)).await;
+        let swift = Duration::from_millis(1);
+        network::change_weather(|weather| (weather.latency_min, weather.latency_max) = (swift, swift));
+        assert_eq!(scene.add(1).await.0.unwrap_err().code(), Code::Unavailable);
+        assert_eq!(scene.add(1).await.0.unwrap(), 2);
+    });
+}
+
+#[test]
 fn a_handler_is_dropped_when_its_caller_has_gone() {
     play(async |scene: Scene| {
         scene.add(1).await.0.unwrap();

@@ -24,7 +24,7 @@ use tonic::network;
 
 use crate::config::{Configuration, Disk, Misnamed};
 use crate::fail_stop::FailStop;
-use crate::faults::{Armed, Links, weather};
+use crate::faults::{Armed, Links, Spells};
 use crate::trace;
 
 mod clock;
@@ -57,6 +57,7 @@ pub struct Cluster {
     outsiders: Mutex<Vec<MachineHandle>>,
     office: MachineHandle,
     links: Links,
+    spells: Spells,
     armed: Armed,
     fail_stop: Arc<FailStop>,
     /// Who hears of every crash point that a node passes.
@@ -151,7 +152,6 @@ struct MachineState {
 impl Cluster {
     /// Starts the founders on fresh disks.
     pub fn start(handle: &Handle, configuration: &Configuration) -> Arc<Self> {
-        weather(&configuration.network);
         let (ended, ends) = mpsc::unbounded_channel();
         let cluster = Arc::new(Cluster {
             handle: handle.clone(),
@@ -161,6 +161,7 @@ impl Cluster {
             outsiders: Mutex::default(),
             office: outsider(handle, "operators", OFFICE),
             links: Links::default(),
+            spells: Spells::none(&configuration.network),
             armed: Armed::default(),
             fail_stop: Arc::default(),
             steps: OnceLock::new(),
@@ -287,6 +288,11 @@ impl Cluster {
     /// Which links are cut.
     pub(crate) fn links(&self) -> &Links {
         &self.links
+    }
+
+    /// How slow all links are.
+    pub(crate) fn spells(&self) -> &Spells {
+        &self.spells
     }
 
     /// Which crash points cut the power of whoever passes them.

@@ -31,7 +31,7 @@ use crate::trace;
 
 pub(crate) use crash_points::{Armed, listen};
 pub use draw::{draw, draw_founding, varieties};
-pub(crate) use network::{Links, weather};
+pub(crate) use network::{Links, Spells};
 
 /// How long a founder that loses its power is away, and how long it is waited for one that does.
 const FOUNDING: Duration = Duration::from_millis(1_500);
@@ -97,7 +97,7 @@ pub async fn heal(cluster: &Arc<Cluster>, configuration: &Configuration) -> Left
     trace::event("heal", &format!("ending={:?}", configuration.ending));
     crash_points::disarm(cluster);
     cluster.links().mend_all();
-    weather(&configuration.network);
+    cluster.spells().end_all();
     for id in cluster.ids() {
         disk::heal(cluster, id);
         clock::heal(cluster, id);
@@ -165,7 +165,7 @@ impl Run {
             Fault::RandomClogs { every_ms } => {
                 network::random_clogs(self, *every_ms, lasting, &mut choices).await
             }
-            Fault::Slow { factor } => network::slow(*factor, lasting).await,
+            Fault::Slow { factor } => network::slow(self, *factor, lasting).await,
             Fault::Lossy { loss } => network::lossy(*loss, lasting).await,
             Fault::Duplicates { share } => network::duplicates(*share, lasting).await,
             Fault::LoseAnswers { target } => network::lose_answers(self, *target, lasting).await,

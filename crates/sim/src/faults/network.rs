@@ -51,15 +51,59 @@ impl Links {
     }
 }
 
-/// Sets what all links are like.
-pub(crate) fn weather(fair: &Network) {
-    network::change_weather(|weather| {
-        weather.latency_min = Duration::from_micros(fair.latency_min_us);
-        weather.latency_max = Duration::from_micros(fair.latency_max_us.max(fair.latency_min_us));
-        weather.loss = fair.loss;
-        weather.silent = fair.silent;
-        weather.duplicates = 0.0;
-    });
+/// The weather over all links: fair, or slow by as much as the slowest of the spells that last. Not by their product, which
+/// would keep what is sent under a few of them for longer than a run.
+pub(crate) struct Spells {
+    fair: Network,
+    factors: Mutex<Vec<u32>>,
+}
+
+impl Spells {
+    /// Sets fair weather.
+    pub(crate) fn none(fair: &Network) -> Self {
+        let spells = Spells {
+            fair: fair.clone(),
+            factors: Mutex::default(),
+        };
+        spells.end_all();
+        spells
+    }
+
+    /// Sets fair weather again, whatever made it worse.
+    pub(crate) fn end_all(&self) {
+        let mut factors = self.factors.lock().unwrap_or_else(PoisonError::into_inner);
+        factors.clear();
+        self.set_latencies(&factors);
+        network::change_weather(|weather| {
+            weather.loss = self.fair.loss;
+            weather.silent = self.fair.silent;
+            weather.duplicates = 0.0;
+        });
+    }
+
+    fn begin(&self, factor: u32) {
+        let mut factors = self.factors.lock().unwrap_or_else(PoisonError::into_inner);
+        factors.push(factor);
+        self.set_latencies(&factors);
+    }
+
+    /// Takes one [`begin`](Self::begin) back.
+    fn end(&self, factor: u32) {
+        let mut factors = self.factors.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(at) = factors.iter().position(|other| *other == factor) {
+            factors.swap_remove(at);
+        }
+        self.set_latencies(&factors);
+    }
+
+    fn set_latencies(&self, factors: &[u32]) {
+        let slowest = factors.iter().copied().max().unwrap_or(1);
+        let (least, most) = (self.fair.latency_min_us, self.fair.latency_max_us);
+        network::change_weather(|weather| {
+            weather.latency_min = Duration::from_micros(least) * slowest;
+            weather.latency_max = Duration::from_micros(most.max(least)) * slowest;
+        });
+    }
 }
 
 /// Two groups cannot reach each other, or one of them the other.
@@ -184,17 +228,12 @@ pub(super) async fn reset_streams(run: &Run, target: Target, every_ms: u64, last
 }
 
 /// Everything is slow.
-pub(super) async fn slow(factor: u64, lasting: Duration) -> bool {
+pub(super) async fn slow(run: &Run, factor: u64, lasting: Duration) -> bool {
     let factor = u32::try_from(factor).unwrap_or(u32::MAX).max(1);
-    network::change_weather(|weather| {
-        weather.latency_min *= factor;
-        weather.latency_max *= factor;
-    });
+    let spells = run.cluster.spells();
+    spells.begin(factor);
     sleep(lasting).await;
-    network::change_weather(|weather| {
-        weather.latency_min /= factor;
-        weather.latency_max /= factor;
-    });
+    spells.end(factor);
     true
 }
 
