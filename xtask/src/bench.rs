@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: the benchmarks of the parts (criterion), the comparison with other stores, bad days, growth.
+//! `cargo xtask bench`: the benchmarks of the parts (criterion), the comparison with other stores, bad days, growth, where the
+//! time goes.
 
 mod baseline;
 mod calls;
@@ -12,6 +13,7 @@ mod live;
 mod peers;
 mod points;
 mod postgres;
+mod profile;
 mod slow_syncs;
 mod store;
 
@@ -23,6 +25,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         Some((first, rest)) if first == "peers" => peers::run(rest),
         Some((first, rest)) if first == "days" => days::run(rest),
         Some((first, rest)) if first == "growth" => growth::run(rest),
+        Some((first, rest)) if first == "profile" => profile::run(rest),
         Some((option, [name, rest @ ..])) if option == "--save" => baseline::save(name, rest),
         Some((option, [name, rest @ ..])) if option == "--against" => baseline::against(name, rest),
         _ => workspace::bench(args),

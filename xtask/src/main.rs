@@ -40,7 +40,7 @@ cargo xtask COMMAND
   sim --planted [BUG ...]
                      plant bugs on purpose: do the judges notice, and after how many seeds?
   sim help           what else it can do: show, pairs, regressions, ledger
-  bench [FILTER]     the parts of a write, and the engine, one by one (criterion)
+  bench [FILTER]     the parts of a write, the engine, Raft, one by one (criterion)
   bench --save NAME | --against NAME
                      keep what was measured; measure again and compare, by ratio
   bench peers [--quick] [--check] [--rounds N] [--only STORE] [--accounts N]
@@ -49,6 +49,8 @@ cargo xtask COMMAND
                      what clients see while a leader dies, nodes restart, a disk is slow (`bench days --help`)
   bench growth [--only PART] [--accounts-max N] [--seconds S]
                      what Holdfast does and takes with more clients and more accounts (`bench growth --help`)
+  bench profile [--workload NAME] [--seconds S]
+                     what nodes spend their processor time on, by perf (`bench profile --help`)
   generate N [--seed N] [--out FILE] [--clean]
                      N accounts as JSON Lines, collisions and mistakes included on purpose
 ";

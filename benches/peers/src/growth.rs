@@ -31,6 +31,7 @@ enum Point {
     Measured(Measured),
     NodeStart(NodeStart),
     ClusterStart(ClusterStart),
+    Restore(Restore),
     NewNode(Box<NewNode>),
 }
 
@@ -89,6 +90,16 @@ struct ClusterStart {
     write_seconds: f64,
 }
 
+/// Everything was written down, and put into an empty cluster.
+#[derive(Debug, Deserialize)]
+struct Restore {
+    accounts: u64,
+    /// Of the file between.
+    bytes: u64,
+    export_seconds: f64,
+    import_seconds: f64,
+}
+
 /// A node that began with nothing caught up. Times count from when the load was first measured.
 #[derive(Debug, Deserialize)]
 struct NewNode {
@@ -111,6 +122,7 @@ struct Growth {
     rests: Vec<RestOutcome>,
     node_starts: Vec<NodeStart>,
     cluster_starts: Vec<ClusterStart>,
+    restores: Vec<Restore>,
     new_nodes: Vec<(NewNode, Measurement)>,
 }
 
@@ -136,6 +148,7 @@ impl Growth {
             match serde_json::from_str(line).map_err(|why| format!("a line is no point: {why}"))? {
                 Point::NodeStart(start) => growth.node_starts.push(start),
                 Point::ClusterStart(start) => growth.cluster_starts.push(start),
+                Point::Restore(restore) => growth.restores.push(restore),
                 Point::NewNode(new) => match &new.outcome {
                     Outcome::Load(load) => {
                         let measurement = load.measurement.clone();
@@ -232,6 +245,7 @@ mod tests {
             r#"{"node_start":{"accounts":10000,"end":"stopped","seconds":0.5}}"#.to_owned(),
             r#"{"cluster_start":{"accounts":10000,"end":"killed","down_seconds":0.1,"read_seconds":1.25,"write_seconds":1.3}}"#
                 .to_owned(),
+            r#"{"restore":{"accounts":10000,"bytes":20971520,"export_seconds":2.0,"import_seconds":4.0}}"#.to_owned(),
             format!(
                 r#"{{"new_node":{{"accounts":10000,"saturation":200.0,"started_at":1.5,"added_at":1.8,"caught_up_at":2.7,"outcome":{}}}}}"#,
                 meanwhile.line().unwrap()
@@ -249,6 +263,7 @@ mod tests {
             "| 10,000   |          90 |",
             "| asked to stop |   10,000 |         0.50 |",
             "| kill -9       |   10,000 |             0.10 |           1.25 |            1.30 |",
+            "| 10,000   |              2.0 |        20 |              4.0 |             2,500 |",
             "| 10,000   |               1.2 |    100 |     50.0 % |           40 |                  50.0 |                 60.0 |",
         ] {
             assert!(tables.contains(line), "{line}\nis not in\n{tables}");

@@ -5,7 +5,7 @@
 //! run: [`load`] puts a store under one load and appends one line of JSON to a file; [`outcome`] is what such a line
 //! says; [`report`] reads them all, takes medians, prints tables and, with `--check`, compares with the [`margins`].
 //!
-//! [`days`] and [`growth`] report on Holdfast alone, with plots; [`waiting`] tells `cargo xtask bench growth` when a node or a
+//! [`days`] and [`growth`] report on Holdfast alone, with plots, [`profile`] on where its processor time goes; [`waiting`] tells `cargo xtask bench growth` when a node or a
 //! cluster that was started is there again.
 //!
 //! The generator, its keys, clocks and histograms are those of `holdfast bench`, the same for every store. A driver
@@ -27,6 +27,7 @@ mod plain;
 mod plot;
 mod postgres;
 mod processes;
+mod profile;
 mod report;
 mod service_config;
 mod statistics;
@@ -81,6 +82,8 @@ enum Command {
     Days(days::DaysArgs),
     /// The tables and the plots of growth.
     Growth(growth::GrowthArgs),
+    /// The table of what nodes spend their processor time on.
+    Profile(profile::ProfileArgs),
     /// Wait until a member of a cluster of Holdfast has caught up.
     Member(waiting::MemberArgs),
     /// Wait until a cluster of Holdfast answers.
@@ -203,6 +206,7 @@ async fn run(command: Command) -> Result<(), String> {
         Command::Report(args) => report::run(&args),
         Command::Days(args) => days::run(&args),
         Command::Growth(args) => growth::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Member(args) => waiting::member(&args).await,
         Command::Answers(args) => waiting::answers(&args).await,
         Command::Delete(args) => deletions::run(&args).await,

@@ -118,6 +118,7 @@ pub(crate) struct LoadSummary {
 pub(crate) struct RestSummary {
     pub(crate) store: String,
     pub(crate) accounts: u64,
+    nodes: usize,
     /// Of one node: the mean of the three, as all that follow.
     pub(crate) memory_bytes: Spread,
     pub(crate) anonymous_bytes: Spread,
@@ -303,9 +304,89 @@ impl Results {
             let rows: Vec<Vec<String>> = self.rests.iter().map(RestSummary::row).collect();
             let _ = write!(text, "\n## One node at rest\n\n{}", markdown(&head, &rows));
         }
+        if let Some(table) = self.cost_table() {
+            let _ = write!(text, "\n## What a million accounts cost\n\n{table}");
+        }
         text
     }
+
+    /// What a million accounts, and a million operations on them, take of all nodes of each store together, by what was measured
+    /// with the most accounts.
+    fn cost_table(&self) -> Option<String> {
+        let accounts = self.rests.iter().map(|rest| rest.accounts).max()?;
+        let rests: Vec<_> = self
+            .rests
+            .iter()
+            .filter(|rest| rest.accounts == accounts)
+            .collect();
+        // Of fewer, most is what an empty store takes.
+        if accounts < COST_ACCOUNTS_MIN {
+            return None;
+        }
+        let head = [
+            "store",
+            "disk, GiB",
+            "memory, GiB",
+            "gets, cpu s",
+            "lookups, cpu s",
+            "updates, cpu s",
+            "creates, cpu s",
+            "filling, cpu s",
+            "written: filling",
+            "updates",
+            "creates",
+        ];
+        let rows = rests.into_iter().map(|rest| {
+            let gib = |bytes: &Spread| {
+                let of_a_million = bytes.median / accounts as f64 * MILLION * rest.nodes as f64;
+                format!("{:.2}", of_a_million / f64::from(1 << 30))
+            };
+            let load = |workload| {
+                let point = Point::closed(workload, COST_CLIENTS, accounts);
+                self.load(&rest.store, &point)
+            };
+            // As many seconds for a million as microseconds for one.
+            let cpu = |workload| {
+                load(workload).map_or_else(String::new, |load| thousands(load.nodes_cpu_us.median))
+            };
+            let written = |workload| {
+                let written = load(workload).and_then(|load| load.written_per_byte);
+                written.map_or_else(String::new, |written| format!("{:.1}", written.median))
+            };
+            let filled = self
+                .fillings
+                .iter()
+                .find(|filled| filled.store == rest.store && filled.accounts == accounts);
+            vec![
+                rest.store.clone(),
+                gib(&rest.disk_bytes),
+                gib(&rest.memory_bytes),
+                cpu(Workload::Get),
+                cpu(Workload::Lookup),
+                cpu(Workload::Update),
+                cpu(Workload::Create),
+                filled.map_or_else(String::new, |filled| thousands(filled.nodes_cpu_us.median)),
+                filled.map_or_else(String::new, |filled| {
+                    format!("{:.1}", filled.written_per_byte.median)
+                }),
+                written(Workload::Update),
+                written(Workload::Create),
+            ]
+        });
+        let text = format!(
+            "Of all nodes together, by what was measured with {} accounts and {COST_CLIENTS} clients: disk and memory at rest, \
+             processor seconds for a million operations, and bytes that one node had written for each byte of payload.\n\n",
+            thousands(accounts as f64)
+        );
+        Some(text + &markdown(&head, &rows.collect::<Vec<_>>()))
+    }
 }
+
+const MILLION: f64 = 1e6;
+/// The fewest accounts whose costs are worth multiplying.
+const COST_ACCOUNTS_MIN: u64 = 100_000;
+/// Clients of the loads that costs are told of.
+const COST_CLIENTS: usize = 64;
 
 /// The group of this key, new at the end if there is none.
 fn group<K: PartialEq, V>(groups: &mut Vec<(K, Vec<V>)>, key: K) -> &mut Vec<V> {
@@ -396,6 +477,7 @@ impl RestSummary {
         Some(RestSummary {
             store,
             accounts,
+            nodes: rounds.iter().map(|round| round.nodes.len()).max().unwrap_or(0),
             memory_bytes: mean(|node| node.memory_bytes)?,
             anonymous_bytes: mean(|node| node.anonymous_bytes)?,
             disk_bytes: mean(|node| node.disk_bytes)?,
@@ -569,6 +651,7 @@ mod tests {
             "| etcd     | 1,000 | 1,000 - 1,000 | 0.00 | 0.00 | 50.0 |  0.00 | 0.00 |          500 |      0 |       1000 |        10 |     0.0 |",
             "| etcd  |     1 |  1,600 | 1,600 |    1,600 |",
             "| etcd  | 1,000,000 |       2,670 |              0 |       858 |                 2,800 |                 900 |",
+            "| etcd  |      2.51 |        7.82 |             |                |",
         ] {
             assert!(text.contains(line), "{line}\nis not in\n{text}");
         }

@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use crate::{Failure, workspace};
 
@@ -27,20 +28,22 @@ pub(super) fn save(name: &str, rest: &[String]) -> Result<(), Failure> {
 /// Measures and prints how it compares with what was kept.
 pub(super) fn against(name: &str, rest: &[String]) -> Result<(), Failure> {
     let directory = workspace::target_dir()?.join("criterion");
-    let before = medians(&directory, valid(name)?)?;
+    let before = medians(&directory, valid(name)?, SystemTime::UNIX_EPOCH)?;
     if before.is_empty() {
         return Err(format!(
             "nothing was kept as `{name}`: `cargo xtask bench --save {name}` does that"
         ));
     }
+    let began = SystemTime::now();
     workspace::bench(rest)?;
-    let now = medians(&directory, "new")?;
+    let now = medians(&directory, "new", began)?;
     println!(
         "\n{:<56} {:>12} {:>12} {:>8}  between",
         "benchmark", "then", "now", "ratio"
     );
-    for (bench, then) in before {
-        let Some((_, now)) = now.iter().find(|(other, _)| *other == bench) else {
+    for (bench, then) in &before {
+        let Some((_, now)) = now.iter().find(|(other, _)| other == bench) else {
+            println!("{bench:<56} {:>12} {:>12}", time(then.at), "not measured");
             continue;
         };
         println!(
@@ -51,6 +54,10 @@ pub(super) fn against(name: &str, rest: &[String]) -> Result<(), Failure> {
             now.least / then.most,
             now.most / then.least,
         );
+    }
+    let known = |bench: &String| before.iter().any(|(other, _)| other == bench);
+    for (bench, now) in now.iter().filter(|(bench, _)| !known(bench)) {
+        println!("{bench:<56} {:>12} {:>12}", "not kept", time(now.at));
     }
     Ok(())
 }
@@ -66,8 +73,8 @@ fn valid(name: &str) -> Result<&str, Failure> {
     Ok(name)
 }
 
-/// The medians that were kept under a name, by benchmark, in the order of their names.
-fn medians(directory: &Path, name: &str) -> Result<Vec<(String, Median)>, Failure> {
+/// The medians that were kept under a name at this time or later, by benchmark, in the order of their names.
+fn medians(directory: &Path, name: &str, since: SystemTime) -> Result<Vec<(String, Median)>, Failure> {
     let mut found = Vec::new();
     let mut waiting: Vec<PathBuf> = vec![directory.to_owned()];
     while let Some(place) = waiting.pop() {
@@ -83,8 +90,15 @@ fn medians(directory: &Path, name: &str) -> Result<Vec<(String, Median)>, Failur
                 waiting.push(path);
                 continue;
             }
-            let text = fs::read_to_string(&estimates)
-                .map_err(|why| format!("cannot read {}: {why}", estimates.display()))?;
+            let problem = |why: std::io::Error| format!("cannot read {}: {why}", estimates.display());
+            let kept = estimates
+                .metadata()
+                .and_then(|of| of.modified())
+                .map_err(problem)?;
+            if kept < since {
+                continue;
+            }
+            let text = fs::read_to_string(&estimates).map_err(problem)?;
             let median = median(&text).ok_or_else(|| format!("{} has no median", estimates.display()))?;
             let bench = place.strip_prefix(directory).unwrap_or(&place);
             found.push((bench.display().to_string(), median));

@@ -1,7 +1,7 @@
 //! Calling programs and keeping what they said: what the comparison, the days and the growth of Holdfast have in common.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Instant;
@@ -35,35 +35,45 @@ pub(super) fn report(mut command: Command, results: &Path, files: &str) -> Resul
 pub(super) struct Running {
     child: Child,
     /// Held open, so that what it prints has somewhere to go.
-    _stdout: BufReader<ChildStdout>,
+    stdout: BufReader<ChildStdout>,
     /// When what is measured began.
     pub(super) began: Instant,
 }
 
-/// Starts a load and waits until it is measured. What it measured is in its file afterwards.
-pub(super) fn begin(mut load: Command) -> Result<Running, Failure> {
+/// What a load prints when its measured time begins.
+const ANNOUNCEMENT: &str = "measuring";
+
+/// Starts a load and waits until it is measured. What it measured is in its file afterwards. `errors`: where it says what failed.
+pub(super) fn begin(mut load: Command, errors: Stdio) -> Result<Running, Failure> {
     let mut child = load
         .arg("--announce")
         .stdout(Stdio::piped())
-        .stderr(Stdio::null())
+        .stderr(errors)
         .spawn()
         .map_err(|why| format!("cannot start the load: {why}"))?;
     let mut stdout = BufReader::new(child.stdout.take().ok_or("the load has no output")?);
     let mut line = String::new();
-    match stdout.read_line(&mut line) {
-        Ok(1..) => Ok(Running {
-            child,
-            _stdout: stdout,
-            began: Instant::now(),
-        }),
-        _ => Err(format!("the load did not begin: {:?}", child.wait())),
+    while line.trim() != ANNOUNCEMENT {
+        line.clear();
+        if !matches!(stdout.read_line(&mut line), Ok(1..)) {
+            return Err(format!("the load did not begin: {:?}", child.wait()));
+        }
     }
+    Ok(Running {
+        child,
+        stdout,
+        began: Instant::now(),
+    })
 }
 
-/// Waits until a load has ended.
-pub(super) fn ended(mut load: Running) -> Result<(), Failure> {
+/// Waits until a load has ended, and returns what it said of what it measured.
+pub(super) fn ended(mut load: Running) -> Result<String, Failure> {
+    let mut said = String::new();
+    load.stdout
+        .read_to_string(&mut said)
+        .map_err(|why| format!("cannot hear the load: {why}"))?;
     match load.child.wait() {
-        Ok(status) if status.success() => Ok(()),
+        Ok(status) if status.success() => Ok(said.trim().to_owned()),
         Ok(status) => Err(format!("the load measured nothing: {status}")),
         Err(why) => Err(format!("cannot wait for the load: {why}")),
     }

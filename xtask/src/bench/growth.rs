@@ -9,8 +9,10 @@
 //! * `new-node`: at the largest size, under half of what the cluster can do, a fourth node begins with nothing;
 //! * `restart`: at the largest size all three nodes are stopped, or killed, and started, until a read and a write succeed.
 
-use std::path::PathBuf;
-use std::process::Command;
+use std::fs;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use super::calls::{append, begin, ended, finished, per_second, report, taken};
@@ -24,7 +26,8 @@ use crate::Failure;
 const USAGE: &str = "\
 cargo xtask bench growth [OPTION ...]
 
-  --only PART        only this one (again: and this one): clients, accounts, new-node, restart
+  --only PART        only this one (again: and this one): clients, accounts, new-node, restart,
+                     restore
   --accounts-max N   the most accounts a cluster is filled with [default: 1000000; there is a size of 3000000]
   --seconds S        how long each point is measured [default: 10]
   --debug-build      build Holdfast as `cargo xtask up` does: to try this, not for figures
@@ -64,10 +67,17 @@ enum Part {
     Accounts,
     NewNode,
     Restart,
+    Restore,
 }
 
 impl Part {
-    const ALL: [Part; 4] = [Part::Clients, Part::Accounts, Part::NewNode, Part::Restart];
+    const ALL: [Part; 5] = [
+        Part::Clients,
+        Part::Accounts,
+        Part::NewNode,
+        Part::Restart,
+        Part::Restore,
+    ];
 
     fn name(self) -> &'static str {
         match self {
@@ -75,6 +85,7 @@ impl Part {
             Part::Accounts => "accounts",
             Part::NewNode => "new-node",
             Part::Restart => "restart",
+            Part::Restore => "restore",
         }
     }
 }
@@ -225,6 +236,10 @@ impl Run {
                 if self.request.wants(Part::NewNode) {
                     self.newcomer(&mut cluster, accounts, filling)?;
                 }
+                if self.request.wants(Part::Restore) {
+                    self.restore(cluster)?;
+                    continue;
+                }
             }
             cluster.stop()?;
         }
@@ -331,6 +346,35 @@ impl Run {
         ))
     }
 
+    /// How long it takes to write down everything that a cluster holds, as a backup, and to put it into an empty one.
+    fn restore(&self, cluster: Cluster<'_>) -> Result<(), Failure> {
+        let backup = self.results.join("backup.jsonl");
+        let file = backup.display().to_string();
+        let began = Instant::now();
+        finished(
+            "the export",
+            cluster.holdfast(&["export", "--no-progress", &file]).output(),
+        )?;
+        let export = began.elapsed().as_secs_f64();
+        cluster.stop()?;
+        let (accounts, bytes) = counted(&backup)?;
+        println!("    {accounts} accounts exported in {export:.1} s, {bytes} bytes");
+        let empty = self.cluster()?;
+        let began = Instant::now();
+        finished(
+            "the import",
+            empty.holdfast(&["import", "--no-progress", &file]).output(),
+        )?;
+        let import = began.elapsed().as_secs_f64();
+        empty.stop()?;
+        println!("    imported into an empty cluster in {import:.1} s");
+        fs::remove_file(&backup).map_err(|why| format!("cannot remove {file}: {why}"))?;
+        self.keep(&format!(
+            "{{\"restore\":{{\"accounts\":{accounts},\"bytes\":{bytes},\"export_seconds\":{export:.3},\
+             \"import_seconds\":{import:.3}}}}}"
+        ))
+    }
+
     /// How long a node needs that begins with nothing, and what clients see meanwhile. The load runs longer than filling
     /// the cluster took, and the report looks at the seconds in which the node caught up.
     fn newcomer(&self, cluster: &mut Cluster<'_>, accounts: u64, filling: Duration) -> Result<(), Failure> {
@@ -348,7 +392,7 @@ impl Run {
         load.args(["--rate", &rate.to_string(), "--share", "50"])
             .args(["--seconds", &seconds.to_string()]);
         load.arg("--out").arg(self.scratch());
-        let load = begin(load)?;
+        let load = begin(load, Stdio::null())?;
         let began = load.began;
         std::thread::sleep(BEFORE_NEWCOMER);
         let joined = began.elapsed().as_secs_f64();
@@ -434,6 +478,23 @@ impl Run {
     }
 }
 
+/// Lines and bytes of a file.
+fn counted(path: &Path) -> Result<(u64, u64), Failure> {
+    let problem = |why: std::io::Error| format!("cannot read {}: {why}", path.display());
+    let mut file = BufReader::new(fs::File::open(path).map_err(problem)?);
+    let (mut lines, mut bytes) = (0, 0);
+    loop {
+        let block = file.fill_buf().map_err(problem)?;
+        if block.is_empty() {
+            return Ok((lines, bytes));
+        }
+        let read = block.len();
+        lines += block.iter().filter(|byte| **byte == b'\n').count() as u64;
+        bytes += read as u64;
+        file.consume(read);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -446,7 +507,7 @@ mod tests {
     #[test]
     fn what_is_asked_for() {
         let all = parse("").expect("no option is needed");
-        assert_eq!((all.parts.len(), all.seconds), (4, 10.0));
+        assert_eq!((all.parts.len(), all.seconds), (5, 10.0));
         assert_eq!(all.sizes(), [10_000, 100_000, 1_000_000]);
         let more = parse("--accounts-max 3000000").expect("an option");
         assert_eq!(more.sizes(), SIZES);

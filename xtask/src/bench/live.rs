@@ -103,7 +103,7 @@ impl<'a> Live<'a> {
         let mut open = self.load()?;
         open.args(["--clients", OPEN_CLIENTS, "--rate", &rate.to_string()]);
         open.args(["--seconds", &self.seconds.to_string()]);
-        let load = begin(open)?;
+        let load = begin(open, Stdio::null())?;
         self.began = load.began;
         let happened = self.happens();
         ended(load)?;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use super::calls::report;
+use super::calls::{begin, ended, report};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs, Tools};
 use super::points::{self, FEW_ACCOUNTS, Point};
@@ -34,8 +34,8 @@ cargo xtask bench peers [OPTION ...]
 /// Which stores' leaders are killed, and how often in a round.
 const OUTAGES: [Store; 2] = [Store::Holdfast, Store::Etcd];
 const OUTAGES_PER_ROUND: u32 = 3;
-/// How long writers write before the leader is killed, and in all.
-const BEFORE_KILL: Duration = Duration::from_secs(3);
+/// How long writers write before the leader is killed, after their warm-up, and in all.
+const BEFORE_KILL: Duration = Duration::from_secs(2);
 const OUTAGE_SECONDS: &str = "9";
 /// After so many milliseconds without an answer a writer tries again: fine enough to see when writes go on, and long
 /// enough for one to succeed on a busy machine.
@@ -192,17 +192,21 @@ impl Run {
     /// One store in one round.
     fn visit(&self, cluster: &mut Cluster<'_>, round: u32) -> Result<(), Failure> {
         self.fill(cluster, round, FEW_ACCOUNTS, 1)?;
-        let points = points::points(cluster.store, self.request.quick);
-        for (point, fresh_seed) in points.iter().zip(FIRST_FRESH_SEED..) {
-            let mut seed = 1;
-            if point.needs_fresh_accounts() && cluster.store != Store::Echo {
-                seed = fresh_seed;
+        let mut fresh_seeds = FIRST_FRESH_SEED..;
+        let mut seed_for = |point: &Point| match fresh_seeds.next() {
+            Some(seed) if point.needs_fresh_accounts() && cluster.store != Store::Echo => {
                 self.fill(cluster, round, FEW_ACCOUNTS, seed)?;
+                Ok::<_, Failure>(seed)
             }
-            let per_second = self.load(cluster, round, FEW_ACCOUNTS, seed, point, None)?;
+            _ => Ok(1),
+        };
+        for point in points::points(cluster.store, self.request.quick) {
+            let seed = seed_for(&point)?;
+            let per_second = self.load(cluster, round, FEW_ACCOUNTS, seed, &point, None)?;
             for share in point.open_loops.iter().filter(|_| !self.request.quick) {
                 let rate = per_second * f64::from(*share) / 100.0;
-                self.load(cluster, round, FEW_ACCOUNTS, seed, point, Some((*share, rate)))?;
+                let seed = seed_for(&point)?;
+                self.load(cluster, round, FEW_ACCOUNTS, seed, &point, Some((*share, rate)))?;
             }
         }
         self.rest(cluster, round, FEW_ACCOUNTS)?;
@@ -300,21 +304,12 @@ impl Run {
             ])
             .args(["--outage", OUTAGE_PATIENCE_MS]);
         let leader = cluster.leader()?;
-        let load = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
-            .spawn()
-            .map_err(|why| format!("cannot start the load: {why}"))?;
+        // Not before all writers are connected: a node that was killed before answers late.
+        let load = begin(command, Stdio::inherit())?;
         std::thread::sleep(BEFORE_KILL);
         cluster.kill(leader)?;
-        let output = load
-            .wait_with_output()
-            .map_err(|why| format!("cannot wait for the load: {why}"))?;
-        if !output.status.success() {
-            return Err(format!("the load on {} failed", cluster.store.name()));
-        }
-        let text = String::from_utf8_lossy(&output.stdout);
-        println!("{:>20}  leader killed: {}", cluster.store.name(), text.trim());
+        let said = ended(load)?;
+        println!("{:>20}  leader killed: {said}", cluster.store.name());
         cluster.restart(leader)
     }
 

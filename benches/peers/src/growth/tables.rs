@@ -15,6 +15,7 @@ impl Growth {
             ("One node at rest", self.rest_table()),
             ("A node that starts", self.node_start_table()),
             ("A cluster that starts", self.cluster_start_table()),
+            ("Backup and restore", self.restore_table()),
             ("A new node", self.new_node_table()),
         ];
         let parts = parts
@@ -155,6 +156,27 @@ impl Growth {
             ]
         });
         table(&head, rows)
+    }
+
+    fn restore_table(&self) -> Option<String> {
+        let head = [
+            "accounts",
+            "exported after s",
+            "file, MiB",
+            "imported after s",
+            "imported a second",
+        ];
+        let rows = self.restores.iter().map(|restore| {
+            vec![
+                thousands(restore.accounts as f64),
+                format!("{:.1}", restore.export_seconds),
+                mib(restore.bytes as f64),
+                format!("{:.1}", restore.import_seconds),
+                thousands(restore.accounts as f64 / restore.import_seconds),
+            ]
+        });
+        let rest = "\n`holdfast export` to a file, and `holdfast import` of it into an empty cluster.\n";
+        Some(table(&head, rows)? + rest)
     }
 
     fn new_node_table(&self) -> Option<String> {
