@@ -1,4 +1,5 @@
-//! Calling programs and keeping what they said: what the comparison, the days and the growth of Holdfast have in common.
+//! Calling programs and keeping what they said: what the comparison, the days, the growth and the profile of Holdfast
+//! have in common.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
@@ -18,6 +19,20 @@ pub(super) fn finished(what: &str, output: std::io::Result<Output>) -> Result<St
     Err(format!("{what} failed: {}", why.trim()))
 }
 
+/// Has `holdfast-bench-peers` make this report of these lines, and says where it is.
+pub(super) fn report_of(
+    peers: &Path,
+    report_name: &str,
+    lines: &Path,
+    results: &Path,
+    files: &str,
+) -> Result<(), Failure> {
+    let mut command = Command::new(peers);
+    command.arg(report_name).arg("--results").arg(lines);
+    command.arg("--into").arg(results);
+    report(command, results, files)
+}
+
 /// Has the report made, and says where it is.
 pub(super) fn report(mut command: Command, results: &Path, files: &str) -> Result<(), Failure> {
     let status = command
@@ -34,7 +49,7 @@ pub(super) fn report(mut command: Command, results: &Path, files: &str) -> Resul
 /// A load that runs while something happens.
 pub(super) struct Running {
     child: Child,
-    /// Held open, so that what it prints has somewhere to go.
+    /// What it prints: at last, what it measured.
     stdout: BufReader<ChildStdout>,
     /// When what is measured began.
     pub(super) began: Instant,

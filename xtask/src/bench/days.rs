@@ -6,9 +6,7 @@
 //!
 //! The soak is a day too, of an hour in which nothing happens, to see whether memory and latencies stay what they are.
 
-use std::process::Command;
-
-use super::calls::{append, report};
+use super::calls::{append, report_of};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs};
 use super::live::Live;
@@ -216,10 +214,13 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
         live.cluster.stop()?;
         append(&lines, &line)?;
     }
-    let mut command = Command::new(&tools.peers);
-    command.arg("days").arg("--results").arg(&lines);
-    command.arg("--into").arg(&results);
-    report(command, &results, "days.md, one plot a day, days.jsonl")
+    report_of(
+        &tools.peers,
+        "days",
+        &lines,
+        &results,
+        "days.md, one plot a day, days.jsonl",
+    )
 }
 
 #[cfg(test)]

@@ -1,13 +1,14 @@
 //! `cargo xtask bench growth`: how Holdfast grows, with its clients and with the accounts that it holds.
 //!
-//! Four parts, each with its own line of JSON a point; `benches/peers` makes the tables and the plots of them:
+//! Five parts, each with its own line of JSON a point; `benches/peers` makes the tables and the plots of them:
 //!
 //! * `clients`: closed loops of 1 to 1,024 clients on few accounts;
 //! * `accounts`: clusters that hold ten thousand accounts and more: what a node takes, how long one needs to take part
 //!   again after a stop and after `kill -9`, and what clients see. Each size begins with empty directories, so that no
 //!   point depends on what was measured before it;
 //! * `new-node`: at the largest size, under half of what the cluster can do, a fourth node begins with nothing;
-//! * `restart`: at the largest size all three nodes are stopped, or killed, and started, until a read and a write succeed.
+//! * `restart`: at the largest size all three nodes are stopped, or killed, and started, until a read and a write succeed;
+//! * `restore`: at the largest size everything is exported, and imported into an empty cluster.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -15,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::calls::{append, begin, ended, finished, per_second, report, taken};
+use super::calls::{append, begin, ended, finished, per_second, report_of, taken};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs, Tools};
 use super::peers::{named, number, results_directory};
@@ -350,22 +351,20 @@ impl Run {
     fn restore(&self, cluster: Cluster<'_>) -> Result<(), Failure> {
         let backup = self.results.join("backup.jsonl");
         let file = backup.display().to_string();
-        let began = Instant::now();
-        finished(
-            "the export",
-            cluster.holdfast(&["export", "--no-progress", &file]).output(),
-        )?;
-        let export = began.elapsed().as_secs_f64();
+        let took = |what: &str, cluster: &Cluster<'_>, subcommand: &str| {
+            let began = Instant::now();
+            finished(
+                what,
+                cluster.holdfast(&[subcommand, "--no-progress", &file]).output(),
+            )?;
+            Ok::<_, Failure>(began.elapsed().as_secs_f64())
+        };
+        let export = took("the export", &cluster, "export")?;
         cluster.stop()?;
         let (accounts, bytes) = counted(&backup)?;
         println!("    {accounts} accounts exported in {export:.1} s, {bytes} bytes");
         let empty = self.cluster()?;
-        let began = Instant::now();
-        finished(
-            "the import",
-            empty.holdfast(&["import", "--no-progress", &file]).output(),
-        )?;
-        let import = began.elapsed().as_secs_f64();
+        let import = took("the import", &empty, "import")?;
         empty.stop()?;
         println!("    imported into an empty cluster in {import:.1} s");
         fs::remove_file(&backup).map_err(|why| format!("cannot remove {file}: {why}"))?;
@@ -471,10 +470,13 @@ impl Run {
     }
 
     fn report(&self) -> Result<(), Failure> {
-        let mut command = Command::new(&self.tools.peers);
-        command.arg("growth").arg("--results").arg(self.lines());
-        command.arg("--into").arg(&self.results);
-        report(command, &self.results, "growth.md, the plots, growth.jsonl")
+        report_of(
+            &self.tools.peers,
+            "growth",
+            &self.lines(),
+            &self.results,
+            "growth.md, the plots, growth.jsonl",
+        )
     }
 }
 

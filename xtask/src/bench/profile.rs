@@ -7,7 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use super::calls::{append, begin, ended, finished, report, taken};
+use super::calls::{append, begin, ended, finished, report_of, taken};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs, Tools};
 use super::peers::{named, number, results_directory};
@@ -103,10 +103,13 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
         let line = sample(&tools, &home, &results, workload, request.seconds)?;
         append(&lines, &line)?;
     }
-    let mut command = Command::new(&tools.peers);
-    command.arg("profile").arg("--results").arg(&lines);
-    command.arg("--into").arg(&results);
-    report(command, &results, "profile.md, profile.jsonl, NAME.stacks")
+    report_of(
+        &tools.peers,
+        "profile",
+        &lines,
+        &results,
+        "profile.md, profile.jsonl, NAME.stacks",
+    )
 }
 
 /// One workload: the line for the report.
