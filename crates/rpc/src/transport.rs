@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use futures::FutureExt;
+use futures::future::{BoxFuture, Shared};
 use madsim::task::NodeId as Place;
-use tokio::sync::Mutex;
 
 use crate::Status;
 use crate::codegen::StdError;
@@ -199,8 +200,11 @@ pub fn connect_lazy(endpoint: &Endpoint) -> Channel {
 #[derive(Clone)]
 pub struct Channel {
     endpoint: Endpoint,
-    connections: Arc<Mutex<BTreeMap<Place, Arc<Held>>>>,
+    connections: Arc<Mutex<BTreeMap<Place, Opening>>>,
 }
+
+/// A connection that is being opened, has been, or could not be.
+type Opening = Shared<BoxFuture<'static, Result<Arc<Held>, Status>>>;
 
 impl fmt::Debug for Channel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -215,24 +219,39 @@ impl Channel {
         self.endpoint.timeout
     }
 
-    /// The connection, opened if need be. Whoever needs it while it is being opened waits.
+    /// The connection, opened if need be. Whoever needs it while it is being opened waits. Opening it is nobody's own: it
+    /// goes on when a caller waits no longer, or is not polled.
     pub(crate) async fn connection(&self) -> Result<Arc<Held>, Status> {
         let here = madsim::plugin::node();
-        let mut connections = self.connections.lock().await;
-        if let Some(connection) = connections.get(&here)
-            && connection.0.is_usable()
-        {
-            return Ok(Arc::clone(connection));
-        }
-        connections.remove(&here);
-        let endpoint = &self.endpoint;
-        let connection = Connection::open(
-            endpoint.address()?,
-            endpoint.connect_timeout,
-            endpoint.keep_alive(),
-        )
-        .await?;
-        connections.insert(here, Arc::clone(&connection));
-        Ok(connection)
+        let opening = {
+            let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+            match connections.get(&here) {
+                Some(opening) if may_serve(opening) => opening.clone(),
+                _ => {
+                    let opening = open(self.endpoint.clone());
+                    connections.insert(here, opening.clone());
+                    opening
+                }
+            }
+        };
+        opening.await
     }
+}
+
+fn may_serve(opening: &Opening) -> bool {
+    match opening.peek() {
+        None => true,
+        Some(Ok(connection)) => connection.0.is_usable(),
+        Some(Err(_)) => false,
+    }
+}
+
+fn open(endpoint: Endpoint) -> Opening {
+    let opening = madsim::task::spawn(async move {
+        let keep_alive = endpoint.keep_alive();
+        Connection::open(endpoint.address()?, endpoint.connect_timeout, keep_alive).await
+    });
+    let opened =
+        opening.map(|opened| opened.unwrap_or_else(|_| Err(Status::unavailable("this process has ended"))));
+    opened.boxed().shared()
 }

@@ -303,6 +303,22 @@ fn a_connection_whose_opener_gave_up_ends() {
 }
 
 #[test]
+fn a_caller_who_is_not_polled_while_the_connection_is_opened_keeps_nobody_waiting() {
+    play(async |scene: Scene| {
+        let call = || {
+            let mut calls = Grpc::new(scene.channel.clone());
+            let path = PathAndQuery::from_static("/holdfast.v1.Counting/Add");
+            async move { calls.unary::<u64, u64, ()>(Request::new(1), path, ()).await }
+        };
+        let mut idle = Box::pin(call());
+        assert!(futures::poll!(&mut idle).is_pending());
+        let other = tokio::time::timeout(Duration::from_secs(10), call()).await;
+        assert_eq!(other.unwrap().unwrap().into_inner(), 2);
+        assert_eq!(idle.await.unwrap().into_inner(), 2);
+    });
+}
+
+#[test]
 fn a_connection_that_a_dying_process_had_not_taken_up_ends_with_it() {
     play(async |scene: Scene| {
         let (handle, server) = (Handle::current(), scene.server.id());
