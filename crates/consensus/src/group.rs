@@ -22,6 +22,7 @@ use tracing::Instrument;
 
 use crate::acknowledged::Acknowledged;
 use crate::apply::{Applied, StateMachine};
+use crate::backoff::{self, Backoff};
 use crate::barrier::Barrier;
 use crate::error::{
     BarrierError, FlushError, InitializeError, MembershipError, ProposeError, StartError, Timeout,
@@ -116,11 +117,13 @@ impl Group {
         )
         .map_err(damaged)?;
         let acknowledged = Arc::new(Acknowledged::open(engine.clone(), config.shard)?);
+        let (backoff, members_back) = Backoff::new();
         let peers = Arc::new(Peers::new(
             config.clone(),
             applied.clone(),
             directories.clone(),
             acknowledged,
+            backoff,
             fatal.clone(),
         ));
         let starting = Raft::new(
@@ -195,6 +198,10 @@ impl Group {
                 }
                 .run()
                 .boxed(),
+            ),
+            guarded(
+                "the end of Raft's pauses",
+                backoff::end_pauses(raft.clone(), members_back).boxed(),
             ),
             tokio::spawn(maintenance::stop_when_fatal(raft.clone(), fatal.clone())),
         ];

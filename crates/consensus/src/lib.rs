@@ -16,6 +16,7 @@
 
 mod acknowledged;
 mod apply;
+mod backoff;
 mod barrier;
 mod codec;
 mod config;

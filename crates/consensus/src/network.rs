@@ -307,6 +307,7 @@ impl RaftNetworkV2<TypeConfig> for Network {
         let reply = self
             .call(RPCTypes::AppendEntries, ttl, client.append(request))
             .await?;
+        self.peers.backoff.answered(self.target);
         let result = convert::append_reply_from_wire(reply).map_err(|status| self.error(&status))?;
         Ok(match result {
             Ok(matched) => {
@@ -330,8 +331,21 @@ impl RaftNetworkV2<TypeConfig> for Network {
             return stream_append_sequential(self, input, option);
         }
         Box::pin(async move {
-            let replies: BoxStream<'s, _> = self.replicate(input).await?;
-            Ok(replies)
+            let (peers, target) = (self.peers.clone(), self.target);
+            match self.replicate(input).await {
+                Ok(replies) => {
+                    let noted = replies.inspect(move |reply| {
+                        if reply.is_err() {
+                            peers.backoff.failed(target);
+                        }
+                    });
+                    Ok(noted.boxed())
+                }
+                Err(error) => {
+                    peers.backoff.failed(target);
+                    Err(error)
+                }
+            }
         })
     }
 

@@ -18,6 +18,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::acknowledged::Acknowledged;
 use crate::apply::Applied;
+use crate::backoff::Backoff;
 use crate::identity::Directories;
 use crate::{ConsensusConfig, FatalSink, PeerTls};
 
@@ -63,6 +64,7 @@ pub(crate) struct Peers {
     pub(crate) applied: Arc<Applied>,
     pub(crate) directories: Arc<Directories>,
     pub(crate) acknowledged: Arc<Acknowledged>,
+    pub(crate) backoff: Backoff,
     /// Where it is said that this node's own state cannot be read.
     pub(crate) fatal: FatalSink,
     /// The trace parent of the transfer of leadership under way.
@@ -79,6 +81,7 @@ impl Peers {
         applied: Arc<Applied>,
         directories: Arc<Directories>,
         acknowledged: Arc<Acknowledged>,
+        backoff: Backoff,
         fatal: FatalSink,
     ) -> Self {
         Peers {
@@ -86,6 +89,7 @@ impl Peers {
             applied,
             directories,
             acknowledged,
+            backoff,
             fatal,
             transferring: Mutex::default(),
             receiving: Mutex::default(),

@@ -1,4 +1,5 @@
-//! The same group under the simulator: elections, a killed leader, a power failure, and the same run again.
+//! The same group under the simulator: elections, a killed leader, a power failure, and the same run again; and how long a
+//! member lags that was away, in simulated time.
 #![cfg(madsim)]
 #![allow(clippy::unwrap_used, reason = "a test")]
 
@@ -110,7 +111,7 @@ async fn write(
     indexes
 }
 
-async fn story() -> (Vec<u64>, State) {
+fn three_members() -> BTreeMap<NodeId, Member> {
     let addresses: BTreeMap<_, _> = (1..=3)
         .map(|id| {
             (
@@ -122,13 +123,32 @@ async fn story() -> (Vec<u64>, State) {
             )
         })
         .collect();
-    let members: BTreeMap<_, _> = (1..=3).map(|id| (id, member(id, addresses.clone()))).collect();
+    (1..=3).map(|id| (id, member(id, addresses.clone()))).collect()
+}
+
+/// The power of a member fails.
+fn crash(member: &Member) {
+    Handle::current().kill(member.node.id());
+    *member.group.lock().unwrap() = None;
+    member.disk.crash();
+}
+
+/// Waits until a member that was restarted runs.
+async fn running(member: &Member) -> Group {
+    loop {
+        if let Some(group) = member.group.lock().unwrap().clone() {
+            return group;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn story() -> (Vec<u64>, State) {
+    let members = three_members();
     let mut indexes = write(&members, None, 0..30).await;
 
     let (first, _, _) = leader(&members, None).await;
-    Handle::current().kill(members[&first].node.id());
-    *members[&first].group.lock().unwrap() = None;
-    members[&first].disk.crash();
+    crash(&members[&first]);
     indexes.extend(write(&members, Some(first), 30..60).await);
     Handle::current().restart(members[&first].node.id());
     indexes.extend(write(&members, None, 60..90).await);
@@ -138,13 +158,7 @@ async fn story() -> (Vec<u64>, State) {
     let point = group.read_barrier(deadline).await.unwrap();
     let mut states = Vec::new();
     for member in members.values() {
-        let group = loop {
-            // The restarted one may still be on its way.
-            if let Some(group) = member.group.lock().unwrap().clone() {
-                break group;
-            }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        };
+        let group = running(member).await;
         group.wait_applied(point.index, deadline).await.unwrap();
         group.read_barrier(deadline).await.unwrap();
         let (state, view) = (group.state(), group.view());
@@ -161,15 +175,56 @@ async fn story() -> (Vec<u64>, State) {
     (indexes, states.remove(0))
 }
 
-#[test]
-fn a_simulated_cluster_survives_its_leader() {
-    // One process, one seed: another seed would need another process. The environment may choose it.
+/// For how long a follower that has been away lags, once it runs again: for absences of many lengths.
+async fn absences() -> Vec<Duration> {
+    let members = three_members();
+    write(&members, None, 0..10).await;
+    let (leading, ..) = leader(&members, None).await;
+    let follower = &members[&(leading % 3 + 1)];
+    let mut lags = Vec::new();
+    for away in (1..=12).map(|n| Duration::from_millis(270) * n) {
+        crash(follower);
+        let since = Instant::now();
+        while since.elapsed() < away {
+            write(&members, None, 10..11).await;
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Handle::current().restart(follower.node.id());
+        let group = running(follower).await;
+        let back = Instant::now();
+        let index = write(&members, None, 11..12).await[0];
+        let deadline = back + Duration::from_secs(30);
+        group.wait_applied(index, deadline).await.unwrap();
+        lags.push(back.elapsed());
+    }
+    assert_eq!(leader(&members, None).await.0, leading, "nobody else was elected");
+    lags
+}
+
+/// One process, one seed: another seed would need another process. The environment may choose it.
+fn simulation() -> (u64, Runtime) {
     let seed = std::env::var("MADSIM_TEST_SEED")
         .ok()
         .and_then(|seed| seed.parse().ok())
         .unwrap_or(1);
     let mut runtime = Runtime::with_seed_and_config(seed, madsim::Config::default());
     runtime.set_time_limit(Duration::from_secs(600));
+    (seed, runtime)
+}
+
+#[test]
+fn a_simulated_cluster_survives_its_leader() {
+    let (seed, runtime) = simulation();
     let (indexes, state) = runtime.block_on(story());
     println!("seed {seed}: {indexes:?} {:?}", state.digest);
+}
+
+#[test]
+fn a_member_that_was_away_does_not_wait_for_the_end_of_a_pause() {
+    let (seed, runtime) = simulation();
+    let lags = runtime.block_on(absences());
+    println!("seed {seed}: {lags:?}");
+    // Two heartbeats, and what the messages take.
+    let most = Duration::from_millis(250);
+    assert!(lags.iter().all(|lag| *lag < most), "{lags:?}");
 }
