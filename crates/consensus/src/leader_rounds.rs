@@ -160,9 +160,18 @@ impl Standing {
     }
 
     fn is_quorum(&self, nodes: &[NodeId]) -> bool {
+        self.is_quorum_of(|id| nodes.contains(id))
+    }
+
+    /// Whether a quorum is left when these do not confirm.
+    fn can_be_confirmed_without(&self, nodes: &[NodeId]) -> bool {
+        self.is_quorum_of(|id| !nodes.contains(id))
+    }
+
+    fn is_quorum_of(&self, counts: impl Fn(&NodeId) -> bool) -> bool {
         let configs = self.membership.get_joint_config();
         configs.iter().all(|config| {
-            let counted = config.iter().filter(|id| nodes.contains(id)).count();
+            let counted = config.iter().filter(|id| counts(id)).count();
             counted * 2 > config.len()
         })
     }
@@ -226,6 +235,7 @@ impl Rounds {
         let ends = Instant::now() + Duration::from_millis(self.peers.config.election_timeout_ms_max);
         let mut confirmed = vec![self.core.node];
         let mut asked = confirmed.clone();
+        let mut voted_later = Vec::new();
         for voter in &mut self.voters {
             if standing.is_quorum(&asked) {
                 break;
@@ -253,11 +263,20 @@ impl Rounds {
                         term,
                         "a voter has voted in a later term"
                     );
+                    voted_later.push(self.voters[voter].id);
+                    if !standing.can_be_confirmed_without(&voted_later) {
+                        reached!("barrier.a-quorum-voted-later");
+                        return Err(LeaderError::Failed("a later leader has been voted for".into()));
+                    }
                 }
                 Ok((voter, Err(status))) => {
                     tracing::debug!(node = self.voters[voter].id, %status, "a voter does not answer");
                 }
-                Err(_) => reached!("barrier.voters-slow"),
+                Err(_) => {
+                    reached!("barrier.voters-slow");
+                    // What they say to a leader that has been deposed meanwhile is of no use.
+                    self.core.standing().await?;
+                }
             }
             for voter in &mut self.voters {
                 // One that failed is asked again, but not at once: it may fail at once.
@@ -409,6 +428,16 @@ mod tests {
             !leading(2, &[&[2, 3]]).is_quorum(&[1]),
             "a leader that is being removed"
         );
+    }
+
+    #[test]
+    fn when_a_quorum_has_voted_later_nobody_else_can_confirm() {
+        let three = leading(2, &[&[1, 2, 3]]);
+        assert!(three.can_be_confirmed_without(&[2]), "it may have been cut off");
+        assert!(!three.can_be_confirmed_without(&[2, 3]));
+        let joint = leading(2, &[&[1, 2, 3], &[3, 4, 5]]);
+        assert!(joint.can_be_confirmed_without(&[3]));
+        assert!(!joint.can_be_confirmed_without(&[4, 5]));
     }
 
     #[test]

@@ -201,6 +201,36 @@ async fn absences() -> Vec<Duration> {
     lags
 }
 
+/// The longest that a reader waited at a leader that handed over meanwhile, of several times.
+async fn hand_overs() -> Duration {
+    let members = three_members();
+    write(&members, None, 0..10).await;
+    let longest = Arc::new(Mutex::new(Duration::ZERO));
+    for _ in 0..20 {
+        let (_, group, _) = leader(&members, None).await;
+        let until = Instant::now() + Duration::from_secs(2);
+        let readers: Vec<_> = (0..8)
+            .map(|_| {
+                let (group, longest) = (group.clone(), longest.clone());
+                tokio::spawn(async move {
+                    while Instant::now() < until {
+                        let began = Instant::now();
+                        group.read_barrier(until + Duration::from_secs(30)).await.unwrap();
+                        let mut longest = longest.lock().unwrap();
+                        *longest = longest.max(began.elapsed());
+                    }
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        group.transfer_leadership(None, &[], until).await.unwrap();
+        for reader in readers {
+            reader.await.unwrap();
+        }
+    }
+    *longest.lock().unwrap()
+}
+
 /// One process, one seed: another seed would need another process. The environment may choose it.
 fn simulation() -> (u64, Runtime) {
     let seed = std::env::var("MADSIM_TEST_SEED")
@@ -217,6 +247,14 @@ fn a_simulated_cluster_survives_its_leader() {
     let (seed, runtime) = simulation();
     let (indexes, state) = runtime.block_on(story());
     println!("seed {seed}: {indexes:?} {:?}", state.digest);
+}
+
+#[test]
+fn readers_at_a_leader_that_hands_over_do_not_wait_for_it() {
+    let (seed, runtime) = simulation();
+    let longest = runtime.block_on(hand_overs());
+    println!("seed {seed}: {longest:?}");
+    assert!(longest < Duration::from_millis(300), "{longest:?}");
 }
 
 #[test]
