@@ -114,15 +114,16 @@ impl Core {
         Some(silence.into())
     }
 
-    /// Says no while the node drains or stops. A node that starts up lets calls in: they wait for its recovery.
+    /// Says no while the node is drained and once it has stopped. A node that starts up lets calls in: they wait for its
+    /// recovery. So does one that begins to stop: its clients have been told to leave, and may not have heard of it.
     pub(crate) fn serving(&self) -> Result<(), Failure> {
         match self.lifecycle.phase() {
-            Phase::Starting | Phase::Serving => Ok(()),
-            Phase::Draining | Phase::Stopping | Phase::Stopped => {
+            Phase::Starting | Phase::Serving | Phase::Stopping => Ok(()),
+            Phase::Draining | Phase::Stopped => {
                 reached!("core.turned-away");
                 Err(Failure::new(
                     Reason::NodeNotServing,
-                    "this node is draining or being stopped; ask another",
+                    "this node is being drained or has stopped; ask another",
                 ))
             }
         }

@@ -17,7 +17,7 @@ pub(crate) enum Phase {
     Serving,
     /// Told to drain: new requests are turned away, those under way are finished, and it does not lead.
     Draining,
-    /// Draining before its end.
+    /// About to end: it does not lead, streams end, clients are told to leave, and what they ask until they have is answered.
     Stopping,
     /// Nothing is served any more.
     Stopped,

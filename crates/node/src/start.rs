@@ -4,9 +4,10 @@
 //! engine (it checks whose directory this is and finishes what a crash interrupted), serve, found the cluster if
 //! this is its very beginning, begin the background duties.
 //!
-//! Stop: hand leadership over, turn new requests away and say so to load balancers, finish what is under way
-//! within a bound, close the ports, leave the group. A node that failed stops at once instead: nothing may be
-//! acknowledged after a failed sync.
+//! Stop: hand leadership over, say to load balancers that this node goes and to clients that they shall connect to
+//! another (HTTP/2's GOAWAY), answer what they ask until they have heard of it, within a bound, finish what is under way,
+//! close the other ports, leave the group. A node that failed stops at once instead: nothing may be acknowledged after a
+//! failed sync.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -45,9 +46,11 @@ use crate::transport::{self, Health, Listener, Tls, TransportError};
 
 /// How long a stop waits for leadership to be taken over.
 const HAND_OVER: Duration = Duration::from_secs(5);
+/// How long a stop waits for clients to leave.
+const LEAVE: Duration = Duration::from_secs(2);
 /// How long a stop waits for work under way.
 const DRAIN: Duration = Duration::from_secs(10);
-/// How long a stop waits for connections to close.
+/// How long a stop waits for the other nodes' connections to close.
 const CLOSE: Duration = Duration::from_secs(2);
 
 /// Why a node did not start. The message says what to do.
@@ -118,7 +121,10 @@ pub struct NodeHandle {
     core: Arc<Core>,
     addresses: Addresses,
     background: Mutex<Vec<JoinHandle<()>>>,
-    servers: Mutex<Vec<JoinHandle<()>>>,
+    /// The ports of clients and operators, closed when the node begins to stop.
+    public: Mutex<Vec<JoinHandle<()>>>,
+    /// What other nodes and monitoring need until it has stopped.
+    internal: Mutex<Vec<JoinHandle<()>>>,
 }
 
 /// Where a node listens.
@@ -184,8 +190,8 @@ pub async fn start(
     });
 
     let health = Health::new();
-    let mut servers = serve(&core, listeners, &health)?;
-    servers.push(tokio::spawn(stop_when_fatal(core.clone())));
+    let Servers { public, mut internal } = serve(&core, listeners, &health)?;
+    internal.push(tokio::spawn(stop_when_fatal(core.clone())));
     let mut background = background::start(&core, &health);
     if let Err(error) = found(&core).await {
         core.lifecycle.advance(Phase::Stopped);
@@ -208,7 +214,8 @@ pub async fn start(
         core,
         addresses,
         background: Mutex::new(background),
-        servers: Mutex::new(servers),
+        public: Mutex::new(public),
+        internal: Mutex::new(internal),
     })
 }
 
@@ -252,6 +259,7 @@ impl NodeHandle {
         }
         core.lifecycle.advance(Phase::Stopping);
         if core.fatal.reason().is_none() {
+            close(take(&self.public), LEAVE).await;
             let left = core.tasks.idle(Deadline::after(DRAIN)).await;
             crash_point!("stop.drained").await;
             if left > 0 {
@@ -268,18 +276,25 @@ impl NodeHandle {
         }
         core.group.shutdown().await;
         crash_point!("stop.left-the-group").await;
-        let close = Deadline::after(CLOSE);
-        for mut server in take(&self.servers) {
-            if tokio::time::timeout(close.left(), &mut server).await.is_err() {
-                server.abort();
-            }
-        }
+        let mut servers = take(&self.public);
+        servers.extend(take(&self.internal));
+        close(servers, CLOSE).await;
         tracing::info!(node = core.node_id(), "the node has stopped");
     }
 }
 
 fn take(tasks: &Mutex<Vec<JoinHandle<()>>>) -> Vec<JoinHandle<()>> {
     std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Waits until servers have ended, but not for ever.
+async fn close(servers: Vec<JoinHandle<()>>, within: Duration) {
+    let deadline = Deadline::after(within);
+    for mut server in servers {
+        if tokio::time::timeout(deadline.left(), &mut server).await.is_err() {
+            server.abort();
+        }
+    }
 }
 
 fn consensus_config(config: &Config, tls: Option<&Tls>) -> ConsensusConfig {
@@ -325,11 +340,13 @@ impl Listeners {
     }
 }
 
-fn serve(
-    core: &Arc<Core>,
-    listeners: Listeners,
-    health: &Health,
-) -> Result<Vec<JoinHandle<()>>, TransportError> {
+/// The tasks that serve a node's ports.
+struct Servers {
+    public: Vec<JoinHandle<()>>,
+    internal: Vec<JoinHandle<()>>,
+}
+
+fn serve(core: &Arc<Core>, listeners: Listeners, health: &Health) -> Result<Servers, TransportError> {
     let bytes = core.config.limits.max_message_bytes;
     let tls = core.tls.as_ref();
     let service = Service::new(core.clone());
@@ -351,12 +368,12 @@ fn serve(
         .add_service(transport::only_peers(core.group.peer_service(), tls))
         .add_service(transport::only_peers(forward, tls));
 
-    let stopped = |core: &Arc<Core>| {
+    let past = |phase| {
         let lifecycle = core.lifecycle.clone();
-        async move { lifecycle.reached(Phase::Stopped).await }
+        async move { lifecycle.reached(phase).await }
     };
-    let grpc = |name, router, listener| {
-        let (stop, fatal) = (stopped(core), core.fatal.clone());
+    let grpc = |name, router, listener, until| {
+        let (stop, fatal) = (past(until), core.fatal.clone());
         tokio::spawn(async move {
             if let Err(error) = transport::serve_grpc(router, listener, stop).await {
                 fatal.report(format!("the {name} port cannot be served any more: {error}"));
@@ -364,19 +381,20 @@ fn serve(
         })
     };
     let http = {
-        let (stop, probe) = (stopped(core), CoreProbe(core.clone()));
+        let (stop, probe) = (past(Phase::Stopped), CoreProbe(core.clone()));
         tokio::spawn(async move {
             if let Err(error) = transport::serve_http(listeners.metrics, probe, stop).await {
                 tracing::error!(error, "the metrics port cannot be served any more");
             }
         })
     };
-    Ok(vec![
-        grpc("client", client, listeners.client),
-        grpc("admin", admin, listeners.admin),
-        grpc("peer", peer, listeners.peer),
-        http,
-    ])
+    Ok(Servers {
+        public: vec![
+            grpc("client", client, listeners.client, Phase::Stopping),
+            grpc("admin", admin, listeners.admin, Phase::Stopping),
+        ],
+        internal: vec![grpc("peer", peer, listeners.peer, Phase::Stopped), http],
+    })
 }
 
 /// Closes all doors at once when the node fails: whoever asks it gets no answer, and never a wrong one.

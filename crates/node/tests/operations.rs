@@ -277,6 +277,39 @@ async fn a_drained_node_turns_clients_away() {
         .unwrap();
 }
 
+/// Who has not heard yet that a node stops is answered; who has, goes elsewhere.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_stopped_turns_nobody_away() {
+    let mut cluster = Cluster::started(3).await;
+    let stopped = cluster.leader().unwrap();
+    let accounts = cluster.accounts(stopped);
+    let callers: Vec<_> = (0..16)
+        .map(|caller| {
+            let mut accounts = accounts.clone();
+            tokio::spawn(async move {
+                let mut answered = 0;
+                loop {
+                    let email = format!("{caller}.{answered}@example.com");
+                    match accounts.create_account(create(&email)).await {
+                        Ok(_) => answered += 1,
+                        Err(status) => return (answered, status),
+                    }
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.stop(stopped).await;
+    for caller in callers {
+        let (answered, status) = caller.await.unwrap();
+        assert!(answered > 0, "{status:?}");
+        assert!(
+            status.details().is_empty(),
+            "the node said no, instead of nothing: {status:?}"
+        );
+    }
+}
+
 /// A leader that is drained while another node is drained already leaves leadership to the third.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_drained_node_is_not_given_leadership() {
