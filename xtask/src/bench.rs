@@ -19,6 +19,19 @@ mod store;
 
 use crate::{Failure, workspace};
 
+const USAGE: &str = "\
+cargo xtask bench [FILTER]         the parts of a write, the engine, Raft, one by one (criterion); FILTER: those with this in their name
+cargo xtask bench --save NAME [FILTER]
+cargo xtask bench --against NAME [FILTER]
+                                   keep what is measured under a name, and compare with it later, as ratios
+cargo xtask bench peers            Holdfast, etcd and PostgreSQL in turns under the same load
+cargo xtask bench days             what clients see while a leader dies, nodes restart, a disk is slow
+cargo xtask bench growth           what Holdfast does and takes with more clients and more accounts
+cargo xtask bench profile          what nodes spend their processor time on
+
+The last four have options: `cargo xtask bench peers --help`.
+";
+
 /// Runs the command.
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     match args.split_first() {
@@ -28,6 +41,19 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         Some((first, rest)) if first == "profile" => profile::run(rest),
         Some((option, [name, rest @ ..])) if option == "--save" => baseline::save(name, rest),
         Some((option, [name, rest @ ..])) if option == "--against" => baseline::against(name, rest),
+        Some((option, [])) if option == "--save" || option == "--against" => Err(format!(
+            "`{option}` needs a name: under which to keep what is measured"
+        )),
+        _ if args.iter().any(|arg| arg == "--help") => {
+            print!("{USAGE}");
+            Ok(())
+        }
+        Some((filter, _)) if !filter.starts_with('-') => {
+            println!(
+                "Benchmarks of the parts that have `{filter}` in their name (`cargo xtask bench --help` tells what else there is):"
+            );
+            workspace::bench(args)
+        }
         _ => workspace::bench(args),
     }
 }

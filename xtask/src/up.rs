@@ -12,6 +12,9 @@ use crate::{Failure, prerequisites, workspace};
 /// slow disks and busy machines.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
+/// After which a node that its cluster does not want has ended.
+const SETTLED: Duration = Duration::from_secs(2);
+
 /// The account that shows that the cluster keeps accounts.
 const FIRST_ACCOUNT: &str = "first-account";
 
@@ -38,6 +41,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         }
     }
     wait_for_answer(&holdfast)?;
+    all_stay()?;
     greet(&holdfast)
 }
 
@@ -87,12 +91,7 @@ fn wait_for_answer(binary: &Path) -> Result<(), Failure> {
         }
     });
     if let Some(node) = stopped {
-        return Err(format!(
-            "node {} stopped. The end of {}:\n\n{}",
-            node.0,
-            node.log().display(),
-            node.log_tail()
-        ));
+        return Err(why_stopped(node));
     }
     if !answered {
         return Err(format!(
@@ -101,6 +100,25 @@ fn wait_for_answer(binary: &Path) -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+fn why_stopped(node: LocalNode) -> Failure {
+    format!(
+        "node {} stopped. The end of {}:\n\n{}",
+        node.0,
+        node.log().display(),
+        node.log_tail()
+    )
+}
+
+/// Fails if a node ends soon after its start: two of three answer for the cluster, also when the third is not taken.
+fn all_stay() -> Result<(), Failure> {
+    let mut stopped = None;
+    local::wait_until(SETTLED, || {
+        stopped = LocalNode::all().into_iter().find(|node| node.pid().is_none());
+        stopped.is_some()
+    });
+    stopped.map_or(Ok(()), |node| Err(why_stopped(node)))
 }
 
 fn first_account(binary: &Path) -> Result<(), Failure> {

@@ -22,11 +22,23 @@ cargo xtask bench days [OPTION ...]
                      follower-away, slow-follower, node-joins, snapshot-and-export, expirations, twice-the-load;
                      and soak, which comes only if it is asked for
   --seconds S        how long a day is [default: 24; soak: 3600]; some need more and take it
-  --workload NAME    what clients do [default: mix: 95 reads, 5 updates]
+  --workload NAME    what clients do: get, lookup, update, create, mix (95 gets, 5 updates), login-storm, sign-up-storm
+                     [default: mix]
   --client NAME      by which client: sdk, or plain, which knows gRPC and the service config only [default: sdk]
   --debug-build      build Holdfast as `cargo xtask up` does: to try this, not for figures
   --programs DIR     build nothing: take holdfast and holdfast-bench-peers from there
 ";
+
+/// What clients can do all day.
+const WORKLOADS: [&str; 7] = [
+    "mix",
+    "get",
+    "lookup",
+    "update",
+    "create",
+    "login-storm",
+    "sign-up-storm",
+];
 
 /// What happens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,7 +144,7 @@ impl Client {
 struct Request {
     days: Vec<Day>,
     seconds: Option<f64>,
-    workload: String,
+    workload: &'static str,
     client: Client,
     programs: Programs,
 }
@@ -142,7 +154,7 @@ impl Request {
         let mut request = Request {
             days: Vec::new(),
             seconds: None,
-            workload: "mix".to_owned(),
+            workload: WORKLOADS[0],
             client: Client::Sdk,
             programs: Programs::Release,
         };
@@ -156,7 +168,10 @@ impl Request {
                 "--debug-build" => request.programs = Programs::Debug,
                 "--programs" => request.programs = Programs::In(value()?.into()),
                 "--seconds" => request.seconds = Some(number(arg, value()?)?),
-                "--workload" => request.workload.clone_from(value()?),
+                "--workload" => {
+                    let workload = named("workload", &WORKLOADS, |name| name, value()?);
+                    request.workload = workload.map_err(|why| format!("{why}\n\n{USAGE}"))?;
+                }
                 "--client" => {
                     let client = named("client", &Client::ALL, Client::name, value()?);
                     request.client = client.map_err(|why| format!("{why}\n\n{USAGE}"))?;
@@ -205,7 +220,7 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
         let cluster = Cluster::start_with(Store::Holdfast, &tools, &home.join("data"), slow_syncs)?;
         let mut live = Live::new(
             (day, request.length(day)),
-            (request.client, &request.workload),
+            (request.client, request.workload),
             cluster,
             &tools.peers,
             results.join("one.jsonl"),
@@ -241,7 +256,7 @@ mod tests {
         let one =
             parse("--only calm --seconds 10 --workload update --client plain").expect("these are options");
         assert_eq!(
-            (one.days.as_slice(), one.workload.as_str()),
+            (one.days.as_slice(), one.workload),
             ([Day::Calm].as_slice(), "update")
         );
         assert_eq!((one.length(Day::Calm), one.client), (10.0, Client::Plain));
