@@ -8,6 +8,8 @@
 //!   (gRPC's connection back-off); a call that was not sent for it goes to another one and counts as no attempt;
 //! - *retries* (gRFC A6): as many attempts, codes and waits as the config says, all within its deadline, and none while more
 //!   of the last calls fail than its throttling allows. What a connection that breaks leaves behind is UNAVAILABLE;
+//! - *transparent retry*: a call of which a node says that it never saw it, because it closed the connection (HTTP/2's GOAWAY), is
+//!   made again at once, and counts as no attempt the first time;
 //! - *wait for ready*: while no connection is ready a call waits for one, until its deadline.
 //!
 //! What it does not know: who leads, what an error's details say, that an unknown outcome can be asked about.
@@ -248,6 +250,7 @@ impl Balanced {
         M: Clone + Send + Sync,
         F: Future<Output = Result<Response<R>, Status>> + Send,
     {
+        let mut never_seen = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -272,6 +275,10 @@ impl Balanced {
                 Ok(response) => {
                     subchannel.opened();
                     return Ok(response.into_inner());
+                }
+                Err(status) if !never_seen && was_never_seen(&status) => {
+                    never_seen = true;
+                    continue;
                 }
                 Err(status) => ClientError::from_status(&status),
             };
@@ -313,6 +320,18 @@ impl Balanced {
         *tokens = (*tokens - 1.0).max(0.0);
         *tokens > self.config.tokens_max / 2.0
     }
+}
+
+/// Whether the node closed the connection in an orderly way and said that it had not seen this call.
+fn was_never_seen(status: &Status) -> bool {
+    let mut error = std::error::Error::source(status);
+    while let Some(cause) = error {
+        if let Some(h2) = cause.downcast_ref::<h2::Error>() {
+            return h2.is_go_away() && h2.is_remote() && h2.reason() == Some(h2::Reason::NO_ERROR);
+        }
+        error = cause.source();
+    }
+    false
 }
 
 /// What is known after all attempts: one that may have changed something leaves that open. Reads change nothing.
