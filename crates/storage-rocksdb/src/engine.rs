@@ -204,7 +204,9 @@ fn open_rocks(layout: &Layout, tuning: &Tuning, synced_through: u64) -> Result<D
         // Tables to ingest come later, so that directory is empty.
         hole::close(&path, &layout.ingest(), synced_through)?;
     }
-    Db::open_cf_descriptors(&tuning.database(!exists), &path, tuning.families())
+    let options = tuning.database(!exists);
+    options
+        .and_then(|options| Db::open_cf_descriptors(&options, &path, tuning.families()))
         .map_err(|error| examine::not_opened(&path, &error))
 }
 

@@ -12,6 +12,8 @@
 //! **No prefix extractors.** Scans here cross prefixes, and RocksDB answers such scans wrongly unless every iterator asks for total
 //! order. Point reads have whole-key filters instead.
 //!
+//! **Compaction gives way.** Its threads have the lowest processor priority: whoever waits for an answer waits for a flush at most.
+//!
 //! **One memory budget**: the block cache. Memory tables, index and filter blocks are charged to it.
 
 use std::path::Path;
@@ -20,7 +22,7 @@ use std::thread::available_parallelism;
 use holdfast_types::Family;
 use rocksdb::{
     BlockBasedIndexType, BlockBasedOptions, Cache, ColumnFamilyDescriptor, DBCompressionType, DBRecoveryMode,
-    Options, WriteBufferManager,
+    Env, Options, WriteBufferManager,
 };
 
 const MIB: usize = 1 << 20;
@@ -89,8 +91,12 @@ impl Tuning {
     }
 
     /// The database's options.
-    pub(crate) fn database(&self, create: bool) -> Options {
+    pub(crate) fn database(&self, create: bool) -> Result<Options, rocksdb::Error> {
         let mut options = Options::default();
+        // The pool is the process's, and so is its priority.
+        let mut env = Env::new()?;
+        env.lower_thread_pool_cpu_priority();
+        options.set_env(&env);
         options.create_if_missing(create);
         // Also for a family that a later release adds.
         options.create_missing_column_families(true);
@@ -111,7 +117,7 @@ impl Tuning {
 
         options.set_max_log_file_size(16 * MIB);
         options.set_keep_log_file_num(4);
-        options
+        Ok(options)
     }
 
     /// Every column family, RocksDB's own `default` included, which stays empty.
@@ -205,4 +211,46 @@ pub(crate) fn unknown_families(db: &Path) -> Result<Vec<String>, rocksdb::Error>
                 && !Family::ALL.iter().any(|family| family.name() == name)
         })
         .collect())
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    /// The priorities of this process's threads with a name like this, as `nice` counts them.
+    fn nice_of(threads: &str) -> Vec<i32> {
+        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
+        let found = stats.filter_map(|stat| {
+            // The name is in parentheses, and what follows it is counted from the third field on.
+            let (name, fields) = stat.split_once('(')?.1.rsplit_once(')')?;
+            let nice = fields.split_ascii_whitespace().nth(16)?.parse().ok()?;
+            name.starts_with(threads).then_some(nice)
+        });
+        found.collect()
+    }
+
+    #[test]
+    fn compaction_gives_way_and_flushes_do_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let tuning = Tuning::new(0);
+        let options = tuning.database(true).unwrap();
+        let db = rocksdb::DB::open_cf_descriptors(&options, directory.path(), tuning.families()).unwrap();
+        for round in 0..2_u32 {
+            for key in 0..100_u32 {
+                db.put(key.to_be_bytes(), round.to_be_bytes()).unwrap();
+            }
+            db.flush().unwrap();
+        }
+        db.compact_range(None::<&[u8]>, None::<&[u8]>);
+        let compactions = nice_of("rocksdb:low");
+        assert!(compactions.contains(&19), "{compactions:?}");
+        let flushes = nice_of("rocksdb:high");
+        assert!(
+            !flushes.is_empty() && flushes.iter().all(|nice| *nice == nice_of("")[0]),
+            "{flushes:?}"
+        );
+    }
 }
