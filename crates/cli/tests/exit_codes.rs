@@ -215,6 +215,19 @@ fn a_configuration_is_checked_without_starting_anything() {
         text(&wrong.stderr)
     );
     assert!(!directory.path().join("data").exists());
+
+    let mut settings = std::fs::read_to_string(&path).unwrap();
+    settings.push_str(
+        "\n[tls]\ncert = \"/nowhere/node.pem\"\nkey = \"/nowhere/node.key\"\nca = \"/nowhere/ca.pem\"\n",
+    );
+    std::fs::write(&path, settings).unwrap();
+    let missing = holdfast(&["serve", "--check-config", "--config", &path]);
+    assert_eq!(code(&missing), 2);
+    assert!(
+        text(&missing.stderr).contains("tls.cert /nowhere/node.pem"),
+        "{}",
+        text(&missing.stderr)
+    );
 }
 
 #[test]

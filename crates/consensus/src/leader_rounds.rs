@@ -111,6 +111,13 @@ struct Core {
 }
 
 impl Core {
+    /// Whether Raft has not said otherwise lately.
+    fn seems_to_lead(&self, term: u64) -> bool {
+        let receiver = self.raft.metrics();
+        let metrics = receiver.borrow_watched();
+        metrics.current_term == term && metrics.current_leader == Some(self.node)
+    }
+
     /// How this node leads at a moment after the call.
     async fn standing(&self) -> Result<Standing, LeaderError> {
         let node = self.node;
@@ -275,7 +282,9 @@ impl Rounds {
                 Err(_) => {
                     reached!("barrier.voters-slow");
                     // What they say to a leader that has been deposed meanwhile is of no use.
-                    self.core.standing().await?;
+                    if !self.core.seems_to_lead(standing.term) {
+                        self.core.standing().await?;
+                    }
                 }
             }
             for voter in &mut self.voters {

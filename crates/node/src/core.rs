@@ -114,19 +114,21 @@ impl Core {
         Some(silence.into())
     }
 
-    /// Says no while the node is drained and once it has stopped. A node that starts up lets calls in: they wait for its
-    /// recovery. So does one that begins to stop: its clients have been told to leave, and may not have heard of it.
+    /// Says no to clients while the node is drained and once it has stopped. A node that starts up lets calls in: they wait for
+    /// its recovery.
     pub(crate) fn serving(&self) -> Result<(), Failure> {
-        match self.lifecycle.phase() {
-            Phase::Starting | Phase::Serving | Phase::Stopping => Ok(()),
-            Phase::Draining | Phase::Stopped => {
-                reached!("core.turned-away");
-                Err(Failure::new(
-                    Reason::NodeNotServing,
-                    "this node is being drained or has stopped; ask another",
-                ))
-            }
+        if self.lifecycle.turns_away() {
+            return Err(turned_away());
         }
+        Ok(())
+    }
+
+    /// Says no to what other nodes forward as soon as this node shall lead no more: they wait for the next leader then.
+    pub(crate) fn leading_on(&self) -> Result<(), Failure> {
+        if self.lifecycle.phase() >= Phase::Draining {
+            return Err(turned_away());
+        }
+        Ok(())
     }
 
     /// The token of an answer that has seen the log up to `index`.
@@ -171,6 +173,14 @@ impl Core {
             None => problem.into(),
         }
     }
+}
+
+fn turned_away() -> Failure {
+    reached!("core.turned-away");
+    Failure::new(
+        Reason::NodeNotServing,
+        "this node is being drained or stopped; ask another",
+    )
 }
 
 /// What the HTTP endpoint asks.

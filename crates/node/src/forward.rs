@@ -97,6 +97,7 @@ async fn here<M: Mutation>(core: &Arc<Core>, request: Bytes, call: &Call) -> Res
         reached!("forward.second-hop-refused");
         return Err(core.not_leader());
     }
+    core.leading_on()?;
     let permit = core.admit(Work::Write, request.len())?;
     let message = M::decode(request).map_err(|error| {
         let problem = Problem::new(Reason::Internal, "a forwarded request cannot be read");

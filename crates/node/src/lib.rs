@@ -41,4 +41,4 @@ mod transport;
 
 pub use clock::SystemClock;
 pub use config::{Config, ConfigProblem};
-pub use start::{NodeHandle, StartError, start};
+pub use start::{NodeHandle, StartError, check_certificates, start};

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use holdfast_markers::reached;
 use tokio::sync::watch;
@@ -27,12 +28,15 @@ pub(crate) enum Phase {
 #[derive(Debug, Clone)]
 pub(crate) struct Lifecycle {
     phase: Arc<watch::Sender<Phase>>,
+    /// A drain was asked for and not taken back.
+    drained: Arc<AtomicBool>,
 }
 
 impl Lifecycle {
     pub(crate) fn new() -> Self {
         Lifecycle {
             phase: Arc::new(watch::channel(Phase::Starting).0),
+            drained: Arc::default(),
         }
     }
 
@@ -49,6 +53,9 @@ impl Lifecycle {
             moves
         });
         if moved {
+            if phase == Phase::Draining {
+                self.drained.store(true, Ordering::SeqCst);
+            }
             tracing::info!(?phase, "the node's phase changed");
         }
     }
@@ -60,9 +67,20 @@ impl Lifecycle {
             if drained {
                 reached!("lifecycle.drain-undone");
                 *current = Phase::Serving;
+                self.drained.store(false, Ordering::SeqCst);
             }
             drained
         });
+    }
+
+    /// Whether clients are told no. Those of a node that begins to stop have been told to leave, and may not have heard of it; a
+    /// drained node has turned them away before.
+    pub(crate) fn turns_away(&self) -> bool {
+        match self.phase() {
+            Phase::Starting | Phase::Serving => false,
+            Phase::Stopping => self.drained.load(Ordering::SeqCst),
+            Phase::Draining | Phase::Stopped => true,
+        }
     }
 
     /// Waits until the node is in `phase` or past it.
@@ -149,6 +167,24 @@ mod tests {
         lifecycle.advance(Phase::Stopping);
         lifecycle.resume();
         assert_eq!(lifecycle.phase(), Phase::Stopping);
+    }
+
+    #[test]
+    fn a_node_that_stops_answers_unless_it_was_drained() {
+        let lifecycle = Lifecycle::new();
+        lifecycle.advance(Phase::Draining);
+        assert!(lifecycle.turns_away());
+        lifecycle.resume();
+        assert!(!lifecycle.turns_away());
+        lifecycle.advance(Phase::Stopping);
+        assert!(!lifecycle.turns_away(), "the drain was taken back");
+        lifecycle.advance(Phase::Stopped);
+        assert!(lifecycle.turns_away());
+
+        let drained = Lifecycle::new();
+        drained.advance(Phase::Draining);
+        drained.advance(Phase::Stopping);
+        assert!(drained.turns_away());
     }
 
     #[tokio::test]

@@ -46,7 +46,8 @@ use crate::transport::{self, Health, Listener, Tls, TransportError};
 
 /// How long a stop waits for leadership to be taken over.
 const HAND_OVER: Duration = Duration::from_secs(5);
-/// How long a stop waits for clients to leave.
+/// How long a stop waits for clients to leave. One that watches this node's health, or has not said a word, keeps it waiting for
+/// all of that.
 const LEAVE: Duration = Duration::from_secs(2);
 /// How long a stop waits for work under way.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -134,6 +135,16 @@ struct Addresses {
     admin: SocketAddr,
     peer: SocketAddr,
     metrics: SocketAddr,
+}
+
+/// Reads the certificates that a configuration names, as a start does.
+///
+/// # Errors
+/// If one is missing or cannot be used.
+pub fn check_certificates(config: &Config) -> Result<(), StartError> {
+    let tls = config.tls.as_ref().map(Tls::load).transpose()?;
+    transport::server(tls.as_ref(), true)?;
+    Ok(())
 }
 
 /// Starts a node on an engine. It serves when this returns, though requests wait until it has recovered and
@@ -259,7 +270,9 @@ impl NodeHandle {
         }
         core.lifecycle.advance(Phase::Stopping);
         if core.fatal.reason().is_none() {
-            close(take(&self.public), LEAVE).await;
+            // Those who do not leave (a stream that watches, a client that is gone) keep their connections until the end.
+            let staying = ended(take(&self.public), LEAVE).await;
+            put(&self.public, staying);
             let left = core.tasks.idle(Deadline::after(DRAIN)).await;
             crash_point!("stop.drained").await;
             if left > 0 {
@@ -278,7 +291,9 @@ impl NodeHandle {
         crash_point!("stop.left-the-group").await;
         let mut servers = take(&self.public);
         servers.extend(take(&self.internal));
-        close(servers, CLOSE).await;
+        for server in ended(servers, CLOSE).await {
+            server.abort();
+        }
         tracing::info!(node = core.node_id(), "the node has stopped");
     }
 }
@@ -287,14 +302,20 @@ fn take(tasks: &Mutex<Vec<JoinHandle<()>>>) -> Vec<JoinHandle<()>> {
     std::mem::take(&mut *tasks.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
-/// Waits until servers have ended, but not for ever.
-async fn close(servers: Vec<JoinHandle<()>>, within: Duration) {
+fn put(tasks: &Mutex<Vec<JoinHandle<()>>>, more: Vec<JoinHandle<()>>) {
+    tasks.lock().unwrap_or_else(PoisonError::into_inner).extend(more);
+}
+
+/// Waits until servers have ended, but not for ever. Returns those that have not.
+async fn ended(servers: Vec<JoinHandle<()>>, within: Duration) -> Vec<JoinHandle<()>> {
     let deadline = Deadline::after(within);
+    let mut left = Vec::new();
     for mut server in servers {
         if tokio::time::timeout(deadline.left(), &mut server).await.is_err() {
-            server.abort();
+            left.push(server);
         }
     }
+    left
 }
 
 fn consensus_config(config: &Config, tls: Option<&Tls>) -> ConsensusConfig {

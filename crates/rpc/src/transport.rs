@@ -238,8 +238,9 @@ impl Channel {
     }
 }
 
+/// Whether it is still being opened, or can be used. (Looking at it polls it: its callers may all have gone away.)
 fn may_serve(opening: &Opening) -> bool {
-    match opening.peek() {
+    match opening.clone().now_or_never() {
         None => true,
         Some(Ok(connection)) => connection.0.is_usable(),
         Some(Err(_)) => false,

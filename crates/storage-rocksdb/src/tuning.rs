@@ -221,7 +221,7 @@ mod tests {
 
     /// The priorities of this process's threads with a name like this, as `nice` counts them.
     fn nice_of(threads: &str) -> Vec<i32> {
-        let tasks = fs::read_dir("/proc/self/task").unwrap();
+        let tasks = fs::read_dir("/proc/self/task").expect("Linux has it");
         let stats = tasks.filter_map(|task| fs::read_to_string(task.ok()?.path().join("stat")).ok());
         let found = stats.filter_map(|stat| {
             // The name is in parentheses, and what follows it is counted from the third field on.

@@ -68,6 +68,7 @@ pub(crate) fn run(serve: &Serve, format: Format) -> Result<(), Failure> {
         )));
     }
     if serve.check_config {
+        holdfast_node::check_certificates(&config).map_err(|error| Failure::usage(error.to_string()))?;
         return output::result(format, &json!({ "ok": true, "node_id": config.node.id }), || {
             format!(
                 "configuration is fine: node {} of cluster {}, client port {}, admin port {}, data in {}",
