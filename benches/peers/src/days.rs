@@ -1,15 +1,14 @@
 //! What `cargo xtask bench days` measured: a table of all days, and a plot of each.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
 use holdfast_bench::Measurement;
-use plotters::prelude::*;
 use serde::Deserialize;
 
 use crate::outcome::Outcome;
-use crate::plot::{Line, MARK, Panel, Plot, beside};
+use crate::plot::{Line, Panel, Plot};
 use crate::processes::Occupied;
 use crate::statistics::Trend;
 use crate::table::{markdown, millis, thousands};
@@ -66,10 +65,6 @@ struct Event {
     what: String,
 }
 
-const SIZE: (u32, u32) = (900, 520);
-const DONE: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
-const SLOWEST: RGBColor = RGBColor(0xd6, 0x27, 0x28);
-
 /// Writes the table and the plots, and prints the table.
 pub(crate) fn run(args: &DaysArgs) -> Result<(), String> {
     let text = fs::read_to_string(&args.results)
@@ -82,7 +77,7 @@ pub(crate) fn run(args: &DaysArgs) -> Result<(), String> {
     fs::write(&path, &text).map_err(|why| format!("cannot write {}: {why}", path.display()))?;
     for day in &days {
         let path = args.into.join(format!("{}.svg", day.file()));
-        plot(day, &path).map_err(|why| format!("cannot draw {}: {why}", path.display()))?;
+        day.plot().draw(&path)?;
         if !day.samples.is_empty() {
             day.trend_plot()
                 .draw(&args.into.join(format!("{}-trend.svg", day.file())))?;
@@ -192,6 +187,46 @@ impl Day {
         ))
     }
 
+    /// How much was done in each second of the day, and the slowest answer; and what happened.
+    fn plot(&self) -> Plot {
+        let measured = &self.measurement;
+        let panel = |name: &'static str, value: fn(&holdfast_bench::Window) -> f64| {
+            let at = (0..).map(|second: u32| f64::from(second) + 0.5);
+            let points: Vec<(f64, f64)> = at.zip(measured.windows.iter().map(value)).collect();
+            let line = Line {
+                name: name.to_owned(),
+                points,
+            };
+            Panel {
+                name,
+                factors: false,
+                lines: vec![line],
+            }
+        };
+        let client = match self.client.as_str() {
+            "sdk" => String::new(),
+            client => format!(", {client} client"),
+        };
+        let seconds = measured.windows.len() as f64;
+        let events = self.events.iter().filter(|event| event.at < seconds);
+        Plot {
+            title: format!(
+                "{}{client}: {} of {} a second are due; 64 clients in a closed loop did {}",
+                self.day,
+                thousands(due(measured)),
+                measured.workload.name(),
+                thousands(self.saturation)
+            ),
+            axis: "seconds",
+            factor: None,
+            panels: vec![
+                panel("done in a second", |window| window.done as f64),
+                panel("slowest, ms", |window| window.slowest_us as f64 / 1_000.0),
+            ],
+            marks: events.map(|event| (event.at, event.what.clone())).collect(),
+        }
+    }
+
     fn trend_plot(&self) -> Plot {
         let panel = |name, lines| Panel {
             name,
@@ -276,65 +311,6 @@ fn due(measured: &Measurement) -> f64 {
     }
 }
 
-/// Two panels over the seconds of the day: how much was done, and the slowest answer. Grey lines: something happened.
-fn plot(day: &Day, path: &Path) -> Result<(), Box<dyn std::error::Error>> {
-    let measured = &day.measurement;
-    let seconds = measured.windows.len() as f64;
-    let points = |value: fn(&holdfast_bench::Window) -> f64| -> Vec<(f64, f64)> {
-        let at = (0..).map(|second| f64::from(second) + 0.5);
-        at.zip(measured.windows.iter().map(value)).collect()
-    };
-    let done = points(|window| window.done as f64);
-    let slowest = points(|window| window.slowest_us as f64 / 1_000.0);
-    let most = |points: &[(f64, f64)]| points.iter().map(|(_, value)| *value).fold(1.0, f64::max);
-    let due = due(measured);
-
-    let root = SVGBackend::new(path, SIZE).into_drawing_area();
-    root.fill(&WHITE)?;
-    let title = format!(
-        "{}{}: {} of {} a second are due, {} is the most",
-        day.day,
-        match day.client.as_str() {
-            "sdk" => String::new(),
-            client => format!(", {client} client"),
-        },
-        thousands(due),
-        measured.workload.name(),
-        thousands(day.saturation)
-    );
-    let root = root.titled(&title, ("sans-serif", 18))?;
-    let (upper, lower) = root.split_vertically(SIZE.1 / 2 - 20);
-    let panels = [
-        (upper, done, due, DONE, "done in a second"),
-        (lower, slowest, 1.0, SLOWEST, "slowest, ms"),
-    ];
-    for (area, points, least_top, colour, name) in panels {
-        let top = most(&points).max(least_top) * 1.1;
-        let mut chart = ChartBuilder::on(&area)
-            .margin(8)
-            .x_label_area_size(28)
-            .y_label_area_size(64)
-            .build_cartesian_2d(0.0..seconds.max(1.0), 0.0..top)?;
-        chart
-            .configure_mesh()
-            .light_line_style(TRANSPARENT)
-            .x_desc("seconds")
-            .y_desc(name)
-            .draw()?;
-        let events = day.events.iter().filter(|event| event.at < seconds);
-        for (number, event) in events.enumerate() {
-            chart.draw_series(LineSeries::new([(event.at, 0.0), (event.at, top)], MARK))?;
-            // One below the other, or those of a rolling restart would cover each other.
-            let height = top * (0.97 - 0.09 * (number % 8) as f64);
-            let text = format!(" {} ", event.what);
-            chart.draw_series([Text::new(text, (event.at, height), beside(event.at, seconds))])?;
-        }
-        chart.draw_series(LineSeries::new(points, colour.stroke_width(2)))?;
-    }
-    root.present()?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use holdfast_bench::{Window, Workload};
@@ -367,7 +343,7 @@ mod tests {
         let directory = std::env::temp_dir().join(format!("holdfast-days-{}", std::process::id()));
         fs::create_dir_all(&directory).unwrap();
         let path = directory.join("leader-killed.svg");
-        plot(&day, &path).unwrap();
+        assert!(day.plot().draw(&path).unwrap());
         let svg = fs::read_to_string(&path).unwrap();
         fs::remove_dir_all(&directory).unwrap();
         assert!(svg.contains("<svg") && svg.contains("kill -9 of node 2"), "{svg}");

@@ -9,7 +9,7 @@
 //! - *retries* (gRFC A6): as many attempts, codes and waits as the config says, all within its deadline, and none while more
 //!   of the last calls fail than its throttling allows. What a connection that breaks leaves behind is UNAVAILABLE;
 //! - *transparent retry*: a call of which a node says that it never saw it, because it closed the connection (HTTP/2's GOAWAY), is
-//!   made again at once, and counts as no attempt the first time;
+//!   made again at once, once, and that counts as no attempt;
 //! - *wait for ready*: while no connection is ready a call waits for one, until its deadline.
 //!
 //! What it does not know: who leads, what an error's details say, that an unknown outcome can be asked about.
@@ -219,9 +219,9 @@ impl Balanced {
     {
         let policy = self.config.method(method);
         let deadline = Instant::now() + policy.timeout;
-        let mut unknown = false;
+        let (mut unknown, mut never_seen) = (false, false);
         for attempt in 1.. {
-            let error = match self.attempt(deadline, &message, &send).await {
+            let error = match self.attempt(deadline, &mut never_seen, &message, &send).await {
                 Ok(response) => {
                     self.succeeded();
                     return Ok(response);
@@ -243,6 +243,7 @@ impl Balanced {
     async fn attempt<M, R, F>(
         &self,
         deadline: Instant,
+        never_seen: &mut bool,
         message: &M,
         send: &(impl Fn(AccountServiceClient<Channel>, Request<M>) -> F + Send + Sync),
     ) -> Result<R, ClientError>
@@ -250,7 +251,6 @@ impl Balanced {
         M: Clone + Send + Sync,
         F: Future<Output = Result<Response<R>, Status>> + Send,
     {
-        let mut never_seen = false;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -276,8 +276,8 @@ impl Balanced {
                     subchannel.opened();
                     return Ok(response.into_inner());
                 }
-                Err(status) if !never_seen && was_never_seen(&status) => {
-                    never_seen = true;
+                Err(status) if !*never_seen && was_never_seen(&status) => {
+                    *never_seen = true;
                     continue;
                 }
                 Err(status) => ClientError::from_status(&status),

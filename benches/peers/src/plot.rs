@@ -53,7 +53,11 @@ const COLOURS: [RGBColor; 6] = [
     RGBColor(0xd6, 0x27, 0x28),
 ];
 
-pub(crate) const MARK: RGBColor = RGBColor(0x77, 0x77, 0x77);
+/// Rows for what stands at marks, above all lines, as a share of a panel.
+const MARK_ROWS: usize = 6;
+const MARK_ROW: f64 = 0.07;
+
+const MARK: RGBColor = RGBColor(0x77, 0x77, 0x77);
 
 impl Plot {
     /// Draws it, unless it has no points. Returns whether it did.
@@ -77,7 +81,9 @@ impl Plot {
         for (area, panel) in areas.iter().zip(&self.panels) {
             let values = panel.lines.iter().flat_map(|line| &line.points).map(|(_, y)| *y);
             let (low, high) = range(values).unwrap_or((0.0, 1.0));
-            let linear = 0.0..(high * 1.1).max(1e-9);
+            let rows = self.marks.len().min(MARK_ROWS) as f64;
+            let top = high * 1.1 / (1.0 - MARK_ROW * rows);
+            let linear = 0.0..top.max(1e-9);
             // A value of 0 has no place where steps are factors.
             let low = low.max(high / 1e6).max(1e-6);
             let log = (low / 1.3..(high * 1.3).max(low * 2.0)).log_scale();
@@ -88,9 +94,9 @@ impl Plot {
                     .base(base)
             };
             match (self.factor, panel.factors) {
-                (None, false) => self.panel(area, panel, (steps, high * 1.1), linear)?,
+                (None, false) => self.panel(area, panel, (steps, top), linear)?,
                 (None, true) => self.panel(area, panel, (steps, high), log)?,
-                (Some(base), false) => self.panel(area, panel, (factors(base), high * 1.1), linear)?,
+                (Some(base), false) => self.panel(area, panel, (factors(base), top), linear)?,
                 (Some(base), true) => self.panel(area, panel, (factors(base), high), log)?,
             }
         }
@@ -131,7 +137,7 @@ impl Plot {
         for (number, (at, what)) in self.marks.iter().enumerate() {
             chart.draw_series(LineSeries::new([(*at, 0.0), (*at, top)], MARK))?;
             // One below the other, or neighbours would cover each other.
-            let height = top * (0.97 - 0.09 * (number % 8) as f64);
+            let height = top * (0.99 - MARK_ROW * (number % MARK_ROWS) as f64);
             chart.draw_series([Text::new(format!(" {what} "), (*at, height), beside(*at, end))])?;
         }
         for (line, colour) in panel.lines.iter().zip(COLOURS.iter().cycle()) {
@@ -162,7 +168,7 @@ impl Plot {
 }
 
 /// What stands beside a mark: on its right, or on its left where there is more room.
-pub(crate) fn beside<'a>(at: f64, end: f64) -> TextStyle<'a> {
+fn beside<'a>(at: f64, end: f64) -> TextStyle<'a> {
     let side = if at > end * 0.7 { HPos::Right } else { HPos::Left };
     ("sans-serif", 11)
         .into_font()

