@@ -8,6 +8,8 @@ import sys
 import time
 import uuid
 
+if len(sys.argv) != 3:
+    sys.exit(__doc__)
 sys.path.insert(0, sys.argv[1])
 
 import grpc
