@@ -20,7 +20,7 @@ pub(crate) fn home() -> PathBuf {
 }
 
 /// One local node.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq)]
 pub(crate) struct LocalNode(pub(crate) u64);
 
 impl LocalNode {

@@ -41,16 +41,9 @@ cargo xtask COMMAND
                      plant bugs on purpose: do the judges notice, and after how many seeds?
   sim help           what else it can do: show, pairs, regressions, ledger
   bench [FILTER]     the parts of a write, the engine, Raft, one by one (criterion)
-  bench --save NAME | --against NAME
-                     keep what was measured; measure again and compare, by ratio
-  bench peers [--quick] [--check] [--rounds N] [--only STORE] [--accounts N]
-                     Holdfast, etcd and PostgreSQL in turns under the same load (`bench peers --help`)
-  bench days [--only DAY] [--seconds S] [--client sdk|plain]
-                     what clients see while a leader dies, nodes restart, a disk is slow (`bench days --help`)
-  bench growth [--only PART] [--accounts-max N] [--seconds S]
-                     what Holdfast does and takes with more clients and more accounts (`bench growth --help`)
-  bench profile [--workload NAME] [--seconds S]
-                     what nodes spend their processor time on, by perf (`bench profile --help`)
+  bench peers | days | growth | profile
+                     beside etcd and PostgreSQL, on bad days, with more clients and accounts, by perf
+  bench --help       what else it can do: keep what was measured, and compare
   generate N [--seed N] [--out FILE] [--clean]
                      N accounts as JSON Lines, collisions and mistakes included on purpose
 ";

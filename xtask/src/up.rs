@@ -12,8 +12,8 @@ use crate::{Failure, prerequisites, workspace};
 /// slow disks and busy machines.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 
-/// After which a node that its cluster does not want has ended.
-const SETTLED: Duration = Duration::from_secs(2);
+/// How long the node that was started last may take to join the others, or to end because they do not take it.
+const SETTLE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The account that shows that the cluster keeps accounts.
 const FIRST_ACCOUNT: &str = "first-account";
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
         }
     }
     wait_for_answer(&holdfast)?;
-    all_stay()?;
+    settle(&holdfast)?;
     greet(&holdfast)
 }
 
@@ -69,30 +69,13 @@ fn holdfast(binary: &Path, args: &[&str]) -> Result<Output, Failure> {
 fn wait_for_answer(binary: &Path) -> Result<(), Failure> {
     println!("Waiting for the cluster to answer ...");
     let mut last = String::new();
-    let mut stopped = None;
-    let mut missing_before = None;
-    let answered = local::wait_until(ANSWER_LIMIT, || {
-        // Seen twice: in the first instant of a process the system does not show its command line yet.
-        let missing = LocalNode::all()
-            .into_iter()
-            .find(|node| node.pid().is_none())
-            .map(|node| node.0);
-        if missing.is_some() && missing == missing_before {
-            stopped = missing.map(LocalNode);
-            return true;
+    let answered = wait_beside_nodes(ANSWER_LIMIT, || match first_account(binary) {
+        Ok(()) => true,
+        Err(why) => {
+            last = why;
+            false
         }
-        missing_before = missing;
-        match first_account(binary) {
-            Ok(()) => true,
-            Err(why) => {
-                last = why;
-                false
-            }
-        }
-    });
-    if let Some(node) = stopped {
-        return Err(why_stopped(node));
-    }
+    })?;
     if !answered {
         return Err(format!(
             "no answer within {} s: {last}\nThe nodes' logs are in .holdfast/.",
@@ -102,23 +85,35 @@ fn wait_for_answer(binary: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-fn why_stopped(node: LocalNode) -> Failure {
-    format!(
-        "node {} stopped. The end of {}:\n\n{}",
-        node.0,
-        node.log().display(),
-        node.log_tail()
-    )
+/// Waits until all nodes have joined: two of three answer for the cluster, also when the third is not taken. An alarm that
+/// stays is shown with the status.
+fn settle(binary: &Path) -> Result<(), Failure> {
+    wait_beside_nodes(SETTLE_LIMIT, || {
+        holdfast(binary, &["cluster", "status"])
+            .is_ok_and(|status| !String::from_utf8_lossy(&status.stdout).contains("ALARM"))
+    })?;
+    Ok(())
 }
 
-/// Fails if a node ends soon after its start: two of three answer for the cluster, also when the third is not taken.
-fn all_stay() -> Result<(), Failure> {
-    let mut stopped = None;
-    local::wait_until(SETTLED, || {
-        stopped = LocalNode::all().into_iter().find(|node| node.pid().is_none());
-        stopped.is_some()
+/// Calls `done` until it answers true; false when `limit` has passed first. Fails once a node has ended.
+fn wait_beside_nodes(limit: Duration, mut done: impl FnMut() -> bool) -> Result<bool, Failure> {
+    // Seen twice: in the first instant of a process the system does not show its command line yet.
+    let (mut missing, mut stopped) = (None, None);
+    let was_done = local::wait_until(limit, || {
+        let before = missing;
+        missing = LocalNode::all().into_iter().find(|node| node.pid().is_none());
+        stopped = missing.filter(|node| Some(*node) == before);
+        stopped.is_some() || done()
     });
-    stopped.map_or(Ok(()), |node| Err(why_stopped(node)))
+    match stopped {
+        Some(node) => Err(format!(
+            "node {} stopped. The end of {}:\n\n{}",
+            node.0,
+            node.log().display(),
+            node.log_tail()
+        )),
+        None => Ok(was_done),
+    }
 }
 
 fn first_account(binary: &Path) -> Result<(), Failure> {
@@ -148,11 +143,6 @@ fn first_account(binary: &Path) -> Result<(), Failure> {
 
 /// Shows the account, read back, and what to try next.
 fn greet(binary: &Path) -> Result<(), Failure> {
-    // The node that was started last may still be joining the others: an alarm that is gone a second later.
-    local::wait_until(Duration::from_secs(5), || {
-        holdfast(binary, &["cluster", "status"])
-            .is_ok_and(|status| !String::from_utf8_lossy(&status.stdout).contains("ALARM"))
-    });
     for args in [vec!["cluster", "status"], vec!["account", "get", FIRST_ACCOUNT]] {
         let output = holdfast(binary, &args)?;
         println!(

@@ -190,19 +190,7 @@ impl Day {
     /// How much was done in each second of the day, and the slowest answer; and what happened.
     fn plot(&self) -> Plot {
         let measured = &self.measurement;
-        let panel = |name: &'static str, value: fn(&holdfast_bench::Window) -> f64| {
-            let at = (0..).map(|second: u32| f64::from(second) + 0.5);
-            let points: Vec<(f64, f64)> = at.zip(measured.windows.iter().map(value)).collect();
-            let line = Line {
-                name: name.to_owned(),
-                points,
-            };
-            Panel {
-                name,
-                factors: false,
-                lines: vec![line],
-            }
-        };
+        let panel = |name, value| Panel::of_seconds(name, &measured.windows, value);
         let client = match self.client.as_str() {
             "sdk" => String::new(),
             client => format!(", {client} client"),
@@ -228,11 +216,6 @@ impl Day {
     }
 
     fn trend_plot(&self) -> Plot {
-        let panel = |name, lines| Panel {
-            name,
-            factors: false,
-            lines,
-        };
         Plot {
             title: format!(
                 "Holdfast, {}: {} of {} a second without a pause",
@@ -243,9 +226,9 @@ impl Day {
             axis: "seconds",
             factor: None,
             panels: vec![
-                panel("memory (PSS), MiB", self.nodes(|node| node.memory_bytes)),
-                panel("disk, MiB", self.nodes(|node| node.disk_bytes)),
-                panel("p99 of a minute, ms", vec![self.minutes()]),
+                Panel::linear("memory (PSS), MiB", self.nodes(|node| node.memory_bytes)),
+                Panel::linear("disk, MiB", self.nodes(|node| node.disk_bytes)),
+                Panel::linear("p99 of a minute, ms", vec![self.minutes()]),
             ],
             marks: Vec::new(),
         }

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use holdfast_bench::Window;
 use plotters::coord::ranged1d::{AsRangedCoord, ValueFormatter};
 use plotters::prelude::*;
 use plotters::style::text_anchor::{HPos, Pos, VPos};
@@ -30,6 +31,27 @@ pub(crate) struct Panel {
     pub(crate) factors: bool,
     /// What is shown.
     pub(crate) lines: Vec<Line>,
+}
+
+impl Panel {
+    /// A panel that begins at 0.
+    pub(crate) fn linear(name: &'static str, lines: Vec<Line>) -> Panel {
+        Panel {
+            name,
+            factors: false,
+            lines,
+        }
+    }
+
+    /// A panel of one line, with what was in each second at its middle.
+    pub(crate) fn of_seconds(name: &'static str, seconds: &[Window], value: fn(&Window) -> f64) -> Panel {
+        let middles = (0..).map(|second: u32| f64::from(second) + 0.5);
+        let line = Line {
+            name: name.to_owned(),
+            points: middles.zip(seconds.iter().map(value)).collect(),
+        };
+        Panel::linear(name, vec![line])
+    }
 }
 
 /// A line.

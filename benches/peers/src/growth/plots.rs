@@ -1,6 +1,6 @@
 //! The plots. Each has a title that says all that is needed where it stands alone.
 
-use holdfast_bench::{Measurement, Window};
+use holdfast_bench::Measurement;
 
 use super::{End, Growth, NewNode, mean};
 use crate::outcome::RestOutcome;
@@ -71,14 +71,13 @@ impl Growth {
                     axis: "accounts",
                     factor: Some(10.0),
                     panels: vec![
-                        Panel {
-                            name: "memory, MiB",
-                            factors: false,
-                            lines: vec![
+                        Panel::linear(
+                            "memory, MiB",
+                            vec![
                                 line("PSS", of_rest(|node| node.memory_bytes, 1 << 20)),
                                 line("of it anonymous", of_rest(|node| node.anonymous_bytes, 1 << 20)),
                             ],
-                        },
+                        ),
                         Panel {
                             name: "disk, MiB",
                             factors: true,
@@ -94,11 +93,10 @@ impl Growth {
                     title: "Holdfast: how long a node that starts needs until it takes part again".to_owned(),
                     axis: "accounts",
                     factor: Some(10.0),
-                    panels: vec![Panel {
-                        name: "seconds",
-                        factors: false,
-                        lines: vec![starts(End::Stopped), starts(End::Killed)],
-                    }],
+                    panels: vec![Panel::linear(
+                        "seconds",
+                        vec![starts(End::Stopped), starts(End::Killed)],
+                    )],
                     marks: Vec::new(),
                 },
             ),
@@ -111,18 +109,7 @@ impl Growth {
 
 impl NewNode {
     fn plot(&self, measured: &Measurement) -> Plot {
-        let points = |value: fn(&Window) -> f64| -> Vec<(f64, f64)> {
-            let at = (0..).map(|second| f64::from(second) + 0.5);
-            at.zip(measured.windows.iter().map(value)).collect()
-        };
-        let panel = |name, points| Panel {
-            name,
-            factors: false,
-            lines: vec![Line {
-                name: name.to_owned(),
-                points,
-            }],
-        };
+        let panel = |name, value| Panel::of_seconds(name, &measured.windows, value);
         let marks = [
             (self.started_at, "a fourth node is started on an empty directory"),
             (self.added_at, "it is added"),
@@ -140,9 +127,9 @@ impl NewNode {
             axis: "seconds",
             factor: None,
             panels: vec![
-                panel("done in a second", points(|window| window.done as f64)),
-                panel("p99, ms", points(|window| window.p99_us as f64 / 1e3)),
-                panel("slowest, ms", points(|window| window.slowest_us as f64 / 1e3)),
+                panel("done in a second", |window| window.done as f64),
+                panel("p99, ms", |window| window.p99_us as f64 / 1e3),
+                panel("slowest, ms", |window| window.slowest_us as f64 / 1e3),
             ],
             marks: marks.map(|(at, what)| (at, what.to_owned())).collect(),
         }
@@ -170,11 +157,7 @@ fn load_panels(points: &[(f64, &Measurement)]) -> Vec<Panel> {
         names.iter().map(of).collect()
     };
     vec![
-        Panel {
-            name: "operations a second",
-            factors: false,
-            lines: lines(|measured| measured.throughput),
-        },
+        Panel::linear("operations a second", lines(|measured| measured.throughput)),
         Panel {
             name: "p99, ms",
             factors: true,
