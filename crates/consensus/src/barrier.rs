@@ -2,7 +2,8 @@
 //!
 //! The leader confirms with a quorum that it still leads (Raft's ReadIndex), *after* the read arrived; the
 //! index it then names must be applied before the read looks. All reads that wait when a round begins share
-//! it, and those that come later wait for the next: a round costs the same for one reader as for a thousand.
+//! it, and those that come later wait for the next: a round costs the same for one reader as for a thousand. The next begins
+//! while the answers to this one are on their way ([`ROUNDS_AT_ONCE`]).
 //!
 //! There are two queues. [`LeaderRounds`](crate::leader_rounds::LeaderRounds) runs the leader's quorum rounds, for its own readers and for
 //! followers that ask. [`Barrier`] serves this node's readers, whoever leads: it asks the leader, here or by
@@ -29,7 +30,7 @@ use crate::lane::Lane;
 use crate::leader_rounds::{LeaderError, LeaderRounds};
 use crate::log_store::LogStore;
 use crate::peers::{Peers, Purpose};
-use crate::runtime::{stopped, timeout, timeout_at, with_those_behind};
+use crate::runtime::{Shared, stopped, timeout, timeout_at};
 use crate::status::ReadPoint;
 use crate::trace;
 use crate::type_config::Raft;
@@ -41,6 +42,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 const ATTEMPT_SHARE: u32 = 4;
 /// Rounds remembered whose answer is not applied yet.
 const POINTS_MAX: usize = 64;
+
+/// Rounds that are under way at a time. With one, all readers but those of the next round wait for the same answer, are served
+/// together, ask again together, and meanwhile either the node or its clients have nothing to do. With two, some are
+/// served while others wait; more give no more.
+pub(crate) const ROUNDS_AT_ONCE: usize = 2;
 
 /// What a round found: reads need this index; the term, if this node leads.
 type Round = (u64, Option<u64>);
@@ -56,6 +62,8 @@ struct Reader {
 pub(crate) struct Barrier {
     queue: mpsc::UnboundedSender<Reader>,
     applied: Arc<Applied>,
+    /// When rounds began, and what they answered, in the order of their answers: of two at a time the second may be first, which
+    /// makes staleness no less than it is.
     points: Arc<Mutex<VecDeque<(Instant, u64)>>>,
     /// How many readers wait.
     readers: Arc<AtomicU64>,
@@ -76,18 +84,21 @@ impl Barrier {
         let (queue, waiting) = mpsc::unbounded_channel();
         let points: Arc<Mutex<VecDeque<(Instant, u64)>>> = Arc::default();
         let applied = peers.applied.clone();
-        let task = Rounds {
-            raft,
-            log,
-            rounds,
-            peers,
-            lane: None,
-            recovered,
-            stopping: stopping.clone(),
-            waiting,
-            points: points.clone(),
-        };
-        tokio::spawn(fatal.guard("the read barrier", task.run()));
+        let waiting = Shared::new(waiting);
+        for _ in 0..ROUNDS_AT_ONCE {
+            let task = Rounds {
+                raft: raft.clone(),
+                log: log.clone(),
+                rounds: rounds.clone(),
+                peers: peers.clone(),
+                lane: None,
+                recovered: recovered.clone(),
+                stopping: stopping.clone(),
+                waiting: waiting.clone(),
+                points: points.clone(),
+            };
+            tokio::spawn(fatal.clone().guard("the read barrier", task.run()));
+        }
         Barrier {
             queue,
             applied,
@@ -171,14 +182,13 @@ struct Rounds {
     lane: Option<LeaderLane>,
     recovered: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
-    waiting: mpsc::UnboundedReceiver<Reader>,
+    waiting: Shared<Reader>,
     points: Arc<Mutex<VecDeque<(Instant, u64)>>>,
 }
 
 impl Rounds {
     async fn run(mut self) {
-        while let Some(first) = self.waiting.recv().await {
-            let mut readers = with_those_behind(first, &mut self.waiting).await;
+        while let Some(mut readers) = self.waiting.take().await {
             readers.retain(|reader| !reader.reply.is_closed());
             let Some(deadline) = readers.iter().map(|reader| reader.deadline).max() else {
                 continue;

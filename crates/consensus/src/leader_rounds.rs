@@ -25,9 +25,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
+use crate::barrier::ROUNDS_AT_ONCE;
 use crate::lane::Lane;
 use crate::peers::{Peers, Purpose};
-use crate::runtime::{stopped, timeout, with_those_behind};
+use crate::runtime::{Shared, stopped, timeout};
 use crate::type_config::{LogId, Raft, StoredMembership, TypeConfig};
 use crate::{FatalSink, PeerAddresses};
 
@@ -72,14 +73,18 @@ impl LeaderRounds {
             node: peers.config.node_id,
             fatal: fatal.clone(),
         };
-        let rounds = Rounds {
-            core: core.clone(),
-            peers,
-            number: 0,
-            membership: None,
-            voters: Vec::new(),
-        };
-        tokio::spawn(fatal.guard("the leader's rounds", rounds.serve(waiting, stopping)));
+        let waiting = Shared::new(waiting);
+        for _ in 0..ROUNDS_AT_ONCE {
+            let rounds = Rounds {
+                core: core.clone(),
+                peers: peers.clone(),
+                number: 0,
+                membership: None,
+                voters: Vec::new(),
+            };
+            let serves = rounds.serve(waiting.clone(), stopping.clone());
+            tokio::spawn(fatal.clone().guard("the leader's rounds", serves));
+        }
         LeaderRounds { queue, core }
     }
 
@@ -197,20 +202,15 @@ struct Rounds {
 
 impl Rounds {
     /// One round after another, each for all who wait when it begins.
-    async fn serve(
-        mut self,
-        mut waiting: mpsc::UnboundedReceiver<LeaderReply>,
-        stopping: watch::Receiver<bool>,
-    ) {
+    async fn serve(mut self, waiting: Shared<LeaderReply>, stopping: watch::Receiver<bool>) {
         let mut stopped = std::pin::pin!(stopped(stopping));
         loop {
-            let first = tokio::select! {
+            let readers = tokio::select! {
                 biased;
                 () = &mut stopped => return,
-                first = waiting.recv() => first,
+                readers = waiting.take_after_others() => readers,
             };
-            let Some(first) = first else { return };
-            let mut readers = with_those_behind(first, &mut waiting).await;
+            let Some(mut readers) = readers else { return };
             // Nobody may have waited long enough to see it begin.
             readers.retain(|reader| !reader.is_closed());
             if readers.is_empty() {

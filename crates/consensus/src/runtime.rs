@@ -12,6 +12,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -43,17 +44,40 @@ pub(crate) async fn others_first() {
     tokio::task::yield_now().await;
 }
 
-/// `first` and what waits behind it, once everybody has had a turn.
-pub(crate) async fn with_those_behind<T>(
-    first: T,
-    waiting: &mut tokio_sync::mpsc::UnboundedReceiver<T>,
-) -> Vec<T> {
-    others_first().await;
-    let mut all = vec![first];
-    while let Ok(next) = waiting.try_recv() {
-        all.push(next);
+/// A queue whose servers take from it what waits there, one server after the other.
+pub(crate) struct Shared<T>(Arc<tokio_sync::Mutex<tokio_sync::mpsc::UnboundedReceiver<T>>>);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Shared(Arc::clone(&self.0))
     }
-    all
+}
+
+impl<T> Shared<T> {
+    pub(crate) fn new(queue: tokio_sync::mpsc::UnboundedReceiver<T>) -> Self {
+        Shared(Arc::new(tokio_sync::Mutex::new(queue)))
+    }
+
+    /// All that wait, at least one; `None` once nobody can come any more.
+    pub(crate) async fn take(&self) -> Option<Vec<T>> {
+        let mut queue = self.0.lock().await;
+        let first = queue.recv().await?;
+        Some(with_those_behind(first, &mut queue))
+    }
+
+    /// The same, once everybody who can run has had a turn after the first one came. Another server waits meanwhile, or it would
+    /// take those away.
+    pub(crate) async fn take_after_others(&self) -> Option<Vec<T>> {
+        let mut queue = self.0.lock().await;
+        let first = queue.recv().await?;
+        others_first().await;
+        Some(with_those_behind(first, &mut queue))
+    }
+}
+
+fn with_those_behind<T>(first: T, queue: &mut tokio_sync::mpsc::UnboundedReceiver<T>) -> Vec<T> {
+    let behind = std::iter::from_fn(|| queue.try_recv().ok());
+    std::iter::once(first).chain(behind).collect()
 }
 
 /// Waits until the node is being stopped, or is gone.
