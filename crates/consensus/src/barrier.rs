@@ -27,7 +27,7 @@ use crate::apply::Applied;
 use crate::convert;
 use crate::error::BarrierError;
 use crate::lane::Lane;
-use crate::leader_rounds::{LeaderError, LeaderRounds};
+use crate::leader_rounds::{LeaderError, LeaderRounds, ROUNDS_AT_ONCE};
 use crate::log_store::LogStore;
 use crate::peers::{Peers, Purpose};
 use crate::runtime::{Shared, stopped, timeout, timeout_at};
@@ -42,11 +42,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(10);
 const ATTEMPT_SHARE: u32 = 4;
 /// Rounds remembered whose answer is not applied yet.
 const POINTS_MAX: usize = 64;
-
-/// Rounds that are under way at a time. With one, all readers but those of the next round wait for the same answer, are served
-/// together, ask again together, and meanwhile either the node or its clients have nothing to do. With two, some are
-/// served while others wait; more give no more.
-pub(crate) const ROUNDS_AT_ONCE: usize = 2;
 
 /// What a round found: reads need this index; the term, if this node leads.
 type Round = (u64, Option<u64>);

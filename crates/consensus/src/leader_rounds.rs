@@ -25,12 +25,16 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tonic::Status;
 
-use crate::barrier::ROUNDS_AT_ONCE;
 use crate::lane::Lane;
 use crate::peers::{Peers, Purpose};
 use crate::runtime::{Shared, stopped, timeout};
 use crate::type_config::{LogId, Raft, StoredMembership, TypeConfig};
 use crate::{FatalSink, PeerAddresses};
+
+/// Rounds that are under way at a time. With one, all readers but those of the next round wait for the same answer, are served
+/// together, ask again together, and meanwhile either the node or its clients have nothing to do. With two, some are
+/// served while others wait; more give no more.
+pub(crate) const ROUNDS_AT_ONCE: usize = 2;
 
 /// How long those that were asked first may take before the others are asked too.
 const PATIENCE: Duration = Duration::from_millis(10);
