@@ -6,6 +6,7 @@ mod calls;
 mod cluster;
 mod days;
 mod etcd;
+mod figures;
 mod growth;
 mod holdfast;
 mod install;
@@ -14,6 +15,7 @@ mod peers;
 mod points;
 mod postgres;
 mod profile;
+mod results;
 mod slow_syncs;
 mod store;
 
@@ -28,17 +30,19 @@ cargo xtask bench peers            Holdfast, etcd and PostgreSQL in turns under 
 cargo xtask bench days             what clients see while a leader dies, nodes restart, a disk is slow
 cargo xtask bench growth           what Holdfast does and takes with more clients and more accounts
 cargo xtask bench profile          what nodes spend their processor time on
+cargo xtask bench figures          all that again, for the tables and plots that the repository shows
 
-The last four have options: `cargo xtask bench peers --help`.
+The last five have options: `cargo xtask bench peers --help`.
 ";
 
 /// Runs the command.
 pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     match args.split_first() {
-        Some((first, rest)) if first == "peers" => peers::run(rest),
-        Some((first, rest)) if first == "days" => days::run(rest),
-        Some((first, rest)) if first == "growth" => growth::run(rest),
-        Some((first, rest)) if first == "profile" => profile::run(rest),
+        Some((first, rest)) if first == "peers" => peers::run(rest).map(drop),
+        Some((first, rest)) if first == "days" => days::run(rest).map(drop),
+        Some((first, rest)) if first == "growth" => growth::run(rest).map(drop),
+        Some((first, rest)) if first == "profile" => profile::run(rest).map(drop),
+        Some((first, rest)) if first == "figures" => figures::run(rest),
         Some((option, [name, rest @ ..])) if option == "--save" => baseline::save(name, rest),
         Some((option, [name, rest @ ..])) if option == "--against" => baseline::against(name, rest),
         Some((option, [])) if option == "--save" || option == "--against" => Err(format!(

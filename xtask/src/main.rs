@@ -41,8 +41,9 @@ cargo xtask COMMAND
                      plant bugs on purpose: do the judges notice, and after how many seeds?
   sim help           what else it can do: show, pairs, regressions, ledger
   bench [FILTER]     the parts of a write, the engine, Raft, one by one (criterion)
-  bench peers | days | growth | profile
-                     beside etcd and PostgreSQL, on bad days, with more clients and accounts, by perf
+  bench peers | days | growth | profile | figures
+                     beside etcd and PostgreSQL, on bad days, with more clients and accounts, by perf; all of it but an
+                     hour of soak, for the repository
   bench --help       what else it can do: keep what was measured, and compare
   generate N [--seed N] [--out FILE] [--clean]
                      N accounts as JSON Lines, collisions and mistakes included on purpose

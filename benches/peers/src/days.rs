@@ -1,28 +1,14 @@
 //! What `cargo xtask bench days` measured: a table of all days, and a plot of each.
 
-use std::fs;
-use std::path::PathBuf;
-
-use clap::Args;
 use holdfast_bench::Measurement;
 use serde::Deserialize;
 
 use crate::outcome::Outcome;
+use crate::page::{PageArgs, shown};
 use crate::plot::{Line, Panel, Plot};
 use crate::processes::Occupied;
 use crate::statistics::Trend;
 use crate::table::{markdown, millis, thousands};
-
-/// What to read and where to write.
-#[derive(Debug, Args)]
-pub(crate) struct DaysArgs {
-    /// The file of lines.
-    #[arg(long)]
-    results: PathBuf,
-    /// The directory for `days.md` and the plots.
-    #[arg(long)]
-    into: PathBuf,
-}
 
 /// A line.
 #[derive(Debug, Deserialize)]
@@ -66,24 +52,30 @@ struct Event {
 }
 
 /// Writes the table and the plots, and prints the table.
-pub(crate) fn run(args: &DaysArgs) -> Result<(), String> {
-    let text = fs::read_to_string(&args.results)
-        .map_err(|why| format!("cannot read {}: {why}", args.results.display()))?;
-    let days: Vec<Day> = text.lines().map(Day::read).collect::<Result<_, _>>()?;
+pub(crate) fn run(args: &PageArgs) -> Result<(), String> {
+    let days: Vec<Day> = args.lines()?.lines().map(Day::read).collect::<Result<_, _>>()?;
     let mut text = table(&days);
     text.extend(days.iter().filter_map(Day::trends));
-    println!("\n{text}");
-    let path = args.into.join("days.md");
-    fs::write(&path, &text).map_err(|why| format!("cannot write {}: {why}", path.display()))?;
+    text.extend(days.iter().map(Day::shown));
+    args.write(page_name(&days), &text)?;
     for day in &days {
-        let path = args.into.join(format!("{}.svg", day.file()));
-        day.plot().draw(&path)?;
-        if !day.samples.is_empty() {
-            day.trend_plot()
-                .draw(&args.into.join(format!("{}-trend.svg", day.file())))?;
+        if day.samples.is_empty() {
+            args.draw(&day.file(), &day.plot())?;
+        } else {
+            args.draw(&day.trend_file(), &day.trend_plot())?;
         }
     }
     Ok(())
+}
+
+/// Each kind of days has a page of its own, so that none takes another's place.
+fn page_name(days: &[Day]) -> &'static str {
+    let only = |client: &str| days.iter().all(|day| day.client == client);
+    match days {
+        [one] if !one.samples.is_empty() => "soak.md",
+        _ if only("plain") => "days-plain.md",
+        _ => "days.md",
+    }
 }
 
 /// The seconds of an hour.
@@ -111,6 +103,25 @@ impl Day {
             "sdk" => self.day.clone(),
             client => format!("{}-{client}", self.day),
         }
+    }
+
+    fn trend_file(&self) -> String {
+        format!("{}-trend", self.file())
+    }
+
+    /// Its plots, on the page.
+    fn shown(&self) -> String {
+        let client = match self.client.as_str() {
+            "sdk" => String::new(),
+            client => format!(" --client {client}"),
+        };
+        // Of a day on which somebody looked, hours of seconds are too many to see.
+        let plot = if self.samples.is_empty() {
+            self.file()
+        } else {
+            self.trend_file()
+        };
+        format!("\n{}", shown(&plot, &format!("days --only {}{client}", self.day)))
     }
 
     /// A line for each node.
@@ -273,7 +284,11 @@ fn table(days: &[Day]) -> String {
         })
         .collect();
     let mut text = markdown(&head, &rows);
-    text.push_str("\nErrors: operations without success, and those that were due and never begun.\n");
+    text.push_str(
+        "\nDone: operations a second that ended, some of them due in the warm-up, and the share of what was due. Worst s: those of the \
+         worst second; an operation belongs to the second in which it ended. Errors: operations without success, and those that were due \
+         and never begun. No write, no read: the longest time without one that succeeded.\n",
+    );
     for day in days {
         for (class, errors) in &day.measurement.errors_by_class {
             text.push_str(&format!(
@@ -296,6 +311,8 @@ fn due(measured: &Measurement) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use holdfast_bench::{Window, Workload};
 
     use super::*;
@@ -332,8 +349,15 @@ mod tests {
         assert!(svg.contains("<svg") && svg.contains("kill -9 of node 2"), "{svg}");
         assert!(svg.contains("<polyline"));
         assert_eq!(day.file(), "leader-killed");
+        assert_eq!(page_name(std::slice::from_ref(&day)), "days.md");
+        assert!(day.shown().contains("](leader-killed.svg)"), "{}", day.shown());
         day.client = "plain".to_owned();
         assert_eq!(day.file(), "leader-killed-plain");
+        assert_eq!(page_name(std::slice::from_ref(&day)), "days-plain.md");
+        assert!(
+            day.shown()
+                .ends_with("`cargo xtask bench days --only leader-killed --client plain`\n")
+        );
     }
 
     #[test]
@@ -389,5 +413,7 @@ mod tests {
         assert_eq!(verdict("disk of node 3"), "flat", "{text}");
         assert_eq!(verdict("p99 of a minute"), "flat", "{text}");
         assert_eq!(day.trend_plot().panels[0].lines.len(), 3);
+        assert_eq!(page_name(std::slice::from_ref(&day)), "soak.md");
+        assert!(day.shown().contains("](leader-killed-trend.svg)"));
     }
 }

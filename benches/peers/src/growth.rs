@@ -3,26 +3,12 @@
 mod plots;
 mod tables;
 
-use std::fs;
-use std::path::PathBuf;
-
-use clap::Args;
 use holdfast_bench::{Measurement, Window};
 use serde::Deserialize;
 
 use crate::outcome::{FilledOutcome, LoadOutcome, Outcome, RestOutcome};
+use crate::page::PageArgs;
 use crate::processes::Occupied;
-
-/// What to read and where to write.
-#[derive(Debug, Args)]
-pub(crate) struct GrowthArgs {
-    /// The file of lines.
-    #[arg(long)]
-    results: PathBuf,
-    /// The directory for `growth.md` and the plots.
-    #[arg(long)]
-    into: PathBuf,
-}
 
 /// A line.
 #[derive(Debug, Deserialize)]
@@ -127,16 +113,11 @@ struct Growth {
 }
 
 /// Writes the tables and the plots, and prints the tables.
-pub(crate) fn run(args: &GrowthArgs) -> Result<(), String> {
-    let text = fs::read_to_string(&args.results)
-        .map_err(|why| format!("cannot read {}: {why}", args.results.display()))?;
-    let growth = Growth::read(&text)?;
-    let tables = growth.tables();
-    println!("\n{tables}");
-    let path = args.into.join("growth.md");
-    fs::write(&path, &tables).map_err(|why| format!("cannot write {}: {why}", path.display()))?;
+pub(crate) fn run(args: &PageArgs) -> Result<(), String> {
+    let growth = Growth::read(&args.lines()?)?;
+    args.write("growth.md", &growth.tables())?;
     for (name, plot) in growth.plots() {
-        plot.draw(&args.into.join(format!("{name}.svg")))?;
+        args.draw(name, &plot)?;
     }
     Ok(())
 }
@@ -196,6 +177,8 @@ fn mean(rest: &RestOutcome, value: fn(&Occupied) -> u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use holdfast_bench::Workload;
 
     use super::*;

@@ -23,6 +23,7 @@ mod impatient;
 mod load;
 mod margins;
 mod outcome;
+mod page;
 mod plain;
 mod plot;
 mod postgres;
@@ -79,11 +80,11 @@ enum Command {
     /// Tables of all that was measured.
     Report(report::ReportArgs),
     /// The table and the plots of bad days.
-    Days(days::DaysArgs),
+    Days(page::PageArgs),
     /// The tables and the plots of growth.
-    Growth(growth::GrowthArgs),
+    Growth(page::PageArgs),
     /// The table of what nodes spend their processor time on.
-    Profile(profile::ProfileArgs),
+    Profile(page::PageArgs),
     /// Wait until a member of a cluster of Holdfast has caught up.
     Member(waiting::MemberArgs),
     /// Wait until a cluster of Holdfast answers.

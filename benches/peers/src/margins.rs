@@ -28,7 +28,7 @@ enum Quantity {
     P99,
     /// The longest time without a write after the leader was killed.
     Silence,
-    /// Of one node, after the load.
+    /// Of one node at rest, after filling and reads.
     Memory,
     /// The same.
     Disk,

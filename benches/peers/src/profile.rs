@@ -8,22 +8,11 @@ use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
-use clap::Args;
 use serde::Deserialize;
 
 use crate::outcome::{LoadOutcome, Outcome};
+use crate::page::PageArgs;
 use crate::table::{markdown, thousands};
-
-/// What to read and where to write.
-#[derive(Debug, Args)]
-pub(crate) struct ProfileArgs {
-    /// The file of lines.
-    #[arg(long)]
-    results: PathBuf,
-    /// The directory for `profile.md`.
-    #[arg(long)]
-    into: PathBuf,
-}
 
 /// A line: one workload.
 #[derive(Debug, Deserialize)]
@@ -144,11 +133,9 @@ struct Samples {
 }
 
 /// Writes the tables, and prints them.
-pub(crate) fn run(args: &ProfileArgs) -> Result<(), String> {
-    let lines = fs::read_to_string(&args.results)
-        .map_err(|why| format!("cannot read {}: {why}", args.results.display()))?;
+pub(crate) fn run(args: &PageArgs) -> Result<(), String> {
     let mut text = String::new();
-    for line in lines.lines() {
+    for line in args.lines()?.lines() {
         let line: ProfileLine =
             serde_json::from_str(line).map_err(|why| format!("a line is no profile: {why}"))?;
         let Outcome::Load(load) = &line.outcome else {
@@ -161,9 +148,7 @@ pub(crate) fn run(args: &ProfileArgs) -> Result<(), String> {
         "Both percentages are of all that the three nodes did. perf's own work, which copies stacks, is in it: an operation costs \
          less when nobody looks.\n",
     );
-    println!("\n{text}");
-    let path = args.into.join("profile.md");
-    fs::write(&path, &text).map_err(|why| format!("cannot write {}: {why}", path.display()))
+    args.write("profile.md", &text)
 }
 
 fn sampled(path: &Path, leader: u32) -> Result<BTreeMap<&'static str, Samples>, String> {
@@ -260,7 +245,7 @@ fn table(load: &LoadOutcome, samples: &BTreeMap<&'static str, Samples>) -> Resul
         ""
     };
     Ok(format!(
-        "### {workload}, {} clients\n\n{} a second while perf looked, {} samples.\n\n{doubt}{}\n",
+        "## {workload}, {} clients\n\n{} a second while perf looked, {} samples.\n\n{doubt}{}\n",
         measurement.clients,
         thousands(measurement.throughput),
         thousands(total as f64),
@@ -314,7 +299,7 @@ rocksdb:high 12
             panic!("not a load")
         };
         let text = table(&load, &counts).expect("there are samples");
-        assert!(text.starts_with("### create, 64 clients\n\n5,000 a second while perf looked, 5 samples."));
+        assert!(text.starts_with("## create, 64 clients\n\n5,000 a second while perf looked, 5 samples."));
         // Two seconds of processor time for 10,000 operations.
         let last = text.lines().rfind(|line| line.starts_with('|')).expect("a table");
         let cells: Vec<_> = last.split('|').map(str::trim).collect();

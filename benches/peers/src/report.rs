@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::margins::{self, Judgement, Verdict};
 use crate::outcome::{LoadOutcome, Outcome, RestOutcome};
+use crate::page::preface;
 use crate::statistics::Spread;
 use crate::table::{markdown, mib, millis, thousands};
 
@@ -544,12 +545,7 @@ struct Document<'a> {
 pub(crate) fn run(args: &ReportArgs) -> Result<(), String> {
     let results = Results::of(Outcome::read(&args.results)?);
     let judgements = margins::judge(&results);
-    let preface = match &args.preface {
-        None => String::new(),
-        Some(path) => {
-            fs::read_to_string(path).map_err(|why| format!("cannot read {}: {why}", path.display()))?
-        }
-    };
+    let preface = preface(args.preface.as_deref())?;
     let text = format!("{preface}{}", results.markdown(&judgements));
     print!("{text}");
     let write = |path: &PathBuf, text: &str| {

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::Instant;
 
+use super::results::Results;
 use crate::Failure;
 
 /// What a command printed that must succeed.
@@ -24,21 +25,22 @@ pub(super) fn report_of(
     peers: &Path,
     report_name: &str,
     lines: &Path,
-    results: &Path,
+    results: &Results,
     files: &str,
 ) -> Result<(), Failure> {
     let mut command = Command::new(peers);
     command.arg(report_name).arg("--results").arg(lines);
-    command.arg("--into").arg(results);
+    command.arg("--preface").arg(results.about());
+    command.arg("--into").arg(results.directory());
     report(command, results, files)
 }
 
 /// Has the report made, and says where it is.
-pub(super) fn report(mut command: Command, results: &Path, files: &str) -> Result<(), Failure> {
+pub(super) fn report(mut command: Command, results: &Results, files: &str) -> Result<(), Failure> {
     let status = command
         .status()
         .map_err(|why| format!("cannot make the report: {why}"))?;
-    println!("\nIn {}: {files}.", results.display());
+    println!("\nIn {}: {files}.", results.directory().display());
     if status.success() {
         Ok(())
     } else {

@@ -10,7 +10,8 @@ use super::calls::{append, report_of};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs};
 use super::live::Live;
-use super::peers::{named, number, results_directory};
+use super::peers::{named, number};
+use super::results::Results;
 use super::slow_syncs;
 use super::store::Store;
 use crate::Failure;
@@ -193,6 +194,15 @@ impl Request {
         Ok(request)
     }
 
+    /// What the page is called.
+    fn title(&self) -> &'static str {
+        match (self.days.as_slice(), self.client) {
+            ([Day::Soak], _) => "An hour without a pause",
+            (_, Client::Sdk) => "Bad days",
+            (_, Client::Plain) => "Bad days, by a client that knows gRPC and the service config only",
+        }
+    }
+
     /// How long this day is.
     fn length(&self, day: Day) -> f64 {
         let asked = self.seconds.unwrap_or(day.seconds_usual());
@@ -200,17 +210,22 @@ impl Request {
     }
 }
 
-/// Runs the command.
-pub(super) fn run(args: &[String]) -> Result<(), Failure> {
+/// Runs the command. Returns what it measured, unless help was asked for.
+pub(super) fn run(args: &[String]) -> Result<Option<Results>, Failure> {
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
         print!("{USAGE}");
-        return Ok(());
+        return Ok(None);
     }
     let request = Request::parse(args)?;
     let tools = install::tools(&[Store::Holdfast], &request.programs)?;
     let home = cluster::home()?;
-    let results = results_directory(&home)?;
-    let lines = results.join("days.jsonl");
+    let results = Results::create(
+        &home,
+        request.title(),
+        &format!("days {}", args.join(" ")),
+        &request.programs,
+    )?;
+    let lines = results.file("days.jsonl");
     for &day in &request.days {
         println!("==> {}", day.name());
         let slow_syncs = match day {
@@ -223,7 +238,7 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
             (request.client, request.workload),
             cluster,
             &tools.peers,
-            results.join("one.jsonl"),
+            results.file("one.jsonl"),
         );
         let line = live.through()?;
         live.cluster.stop()?;
@@ -234,8 +249,9 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
         "days",
         &lines,
         &results,
-        "days.md, one plot a day, days.jsonl",
-    )
+        "one page, one plot a day, days.jsonl",
+    )?;
+    Ok(Some(results))
 }
 
 #[cfg(test)]

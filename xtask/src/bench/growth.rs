@@ -19,8 +19,9 @@ use std::time::{Duration, Instant};
 use super::calls::{append, begin, ended, finished, per_second, report_of, taken};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs, Tools};
-use super::peers::{named, number, results_directory};
+use super::peers::{named, number};
 use super::points::FEW_ACCOUNTS;
+use super::results::Results;
 use super::store::Store;
 use crate::Failure;
 
@@ -183,17 +184,22 @@ impl Request {
     }
 }
 
-/// Runs the command.
-pub(super) fn run(args: &[String]) -> Result<(), Failure> {
+/// Runs the command. Returns what it measured, unless help was asked for.
+pub(super) fn run(args: &[String]) -> Result<Option<Results>, Failure> {
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
         print!("{USAGE}");
-        return Ok(());
+        return Ok(None);
     }
     let request = Request::parse(args)?;
     let tools = install::tools(&[Store::Holdfast], &request.programs)?;
     let home = cluster::home()?;
     let run = Run {
-        results: results_directory(&home)?,
+        results: Results::create(
+            &home,
+            "Growth",
+            &format!("growth {}", args.join(" ")),
+            &request.programs,
+        )?,
         data: home.join("data"),
         request,
         tools,
@@ -201,7 +207,8 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
     let began = Instant::now();
     run.measure()?;
     println!("\nMeasured in {:.0} s.", began.elapsed().as_secs_f64());
-    run.report()
+    run.report()?;
+    Ok(Some(run.results))
 }
 
 /// One call of the command.
@@ -209,7 +216,7 @@ struct Run {
     request: Request,
     tools: Tools,
     data: PathBuf,
-    results: PathBuf,
+    results: Results,
 }
 
 impl Run {
@@ -349,7 +356,7 @@ impl Run {
 
     /// How long it takes to write down everything that a cluster holds, as a backup, and to put it into an empty one.
     fn restore(&self, cluster: Cluster<'_>) -> Result<(), Failure> {
-        let backup = self.results.join("backup.jsonl");
+        let backup = self.results.file("backup.jsonl");
         let file = backup.display().to_string();
         let took = |what: &str, cluster: &Cluster<'_>, subcommand: &str| {
             let began = Instant::now();
@@ -458,11 +465,11 @@ impl Run {
     }
 
     fn scratch(&self) -> PathBuf {
-        self.results.join("one.jsonl")
+        self.results.file("one.jsonl")
     }
 
     fn lines(&self) -> PathBuf {
-        self.results.join("growth.jsonl")
+        self.results.file("growth.jsonl")
     }
 
     fn keep(&self, line: &str) -> Result<(), Failure> {

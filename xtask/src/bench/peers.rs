@@ -5,17 +5,17 @@
 //! machine does meanwhile happens to all. One program drives them all and measures (`benches/peers`); what this does is
 //! order. Its results go to the target directory, as a file of lines, a Markdown table and JSON.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use super::calls::{begin, ended, report};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs, Tools};
 use super::points::{self, FEW_ACCOUNTS, Point};
+use super::results::{Results, first_line};
 use super::store::Store;
-use crate::{Failure, workspace};
+use crate::Failure;
 
 const USAGE: &str = "\
 cargo xtask bench peers [OPTION ...]
@@ -133,17 +133,22 @@ pub(super) fn named<T: Copy>(
     found.ok_or_else(|| format!("there is no {kind} `{name}`"))
 }
 
-/// Runs the command.
-pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
+/// Runs the command. Returns what it measured, unless help was asked for.
+pub(super) fn run(args: &[String]) -> Result<Option<Results>, Failure> {
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
         print!("{USAGE}");
-        return Ok(());
+        return Ok(None);
     }
     let request = Request::parse(args)?;
     let tools = install::tools(&request.stores, &request.programs)?;
     let home = cluster::home()?;
     let run = Run {
-        results: results_directory(&home)?,
+        results: Results::create(
+            &home,
+            "Holdfast and what people would pick instead",
+            &format!("peers {}", args.join(" ")),
+            &request.programs,
+        )?,
         data: home.join("data"),
         request,
         tools,
@@ -151,15 +156,8 @@ pub(crate) fn run(args: &[String]) -> Result<(), Failure> {
     let began = Instant::now();
     run.measure()?;
     println!("\nMeasured in {:.0} s.\n", began.elapsed().as_secs_f64());
-    run.report()
-}
-
-/// A directory for the results of this run.
-pub(super) fn results_directory(home: &Path) -> Result<PathBuf, Failure> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    let results = home.join(format!("results-{}", now.as_secs()));
-    fs::create_dir_all(&results).map_err(|why| format!("cannot create {}: {why}", results.display()))?;
-    Ok(results)
+    run.report()?;
+    Ok(Some(run.results))
 }
 
 /// One call of the command.
@@ -167,7 +165,7 @@ struct Run {
     request: Request,
     tools: Tools,
     data: PathBuf,
-    results: PathBuf,
+    results: Results,
 }
 
 impl Run {
@@ -327,75 +325,53 @@ impl Run {
     }
 
     fn lines(&self) -> PathBuf {
-        self.results.join("results.jsonl")
+        self.results.file("results.jsonl")
     }
 
     fn report(&self) -> Result<(), Failure> {
-        let preface = self.results.join("machine.md");
-        fs::write(&preface, self.preface())
-            .map_err(|why| format!("cannot write {}: {why}", preface.display()))?;
+        self.results.say_also(&self.compared())?;
         let mut command = Command::new(&self.tools.peers);
         command
             .arg("report")
             .arg("--results")
             .arg(self.lines())
             .arg("--preface")
-            .arg(&preface)
+            .arg(self.results.about())
             .arg("--markdown")
-            .arg(self.results.join("report.md"))
+            .arg(self.results.file("peers.md"))
             .arg("--json")
-            .arg(self.results.join("report.json"));
+            .arg(self.results.file("peers.json"));
         if self.request.check {
             command.arg("--check");
         }
         if self.request.is_partial() {
             command.arg("--partial");
         }
-        report(command, &self.results, "report.md, report.json, results.jsonl")
+        report(command, &self.results, "peers.md, peers.json, results.jsonl")
     }
 
-    /// What was compared, on what, and how.
-    fn preface(&self) -> String {
+    /// What it was compared with, and how.
+    fn compared(&self) -> String {
         let request = &self.request;
-        let first_line = |program: &str, args: &[&str]| {
-            let output = Command::new(program)
-                .args(args)
-                .current_dir(workspace::root())
-                .output();
-            let text = output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned());
-            text.unwrap_or_default()
-                .lines()
-                .next()
-                .unwrap_or("unknown")
-                .to_owned()
-        };
-        let memory = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-        let memory = memory.lines().next().unwrap_or_default().replace("MemTotal:", "");
-        let cores = std::thread::available_parallelism().map_or(0, usize::from);
-        let build = match &request.programs {
-            Programs::Release => "release build".to_owned(),
-            Programs::Debug => "debug build, not for figures".to_owned(),
-            Programs::In(directory) => format!("built before, from {}", directory.display()),
-        };
-        let mut compared = vec![format!(
-            "Holdfast {} ({build})",
-            first_line("git", &["describe", "--always", "--dirty"])
-        )];
+        let mut others = Vec::new();
         if request.stores.contains(&Store::Etcd) {
             let version = first_line(&self.tools.etcd.display().to_string(), &["--version"]);
-            compared.push(version.replace(" Version:", ""));
+            others.push(version.replace(" Version:", ""));
         }
         if request.stores.iter().any(|store| store.is_postgres()) {
             let server = self.tools.postgres.join("postgres").display().to_string();
-            compared.push(first_line(&server, &["--version"]).replace("postgres (PostgreSQL)", "PostgreSQL"));
+            others.push(first_line(&server, &["--version"]).replace("postgres (PostgreSQL)", "PostgreSQL"));
+        }
+        if request.stores.contains(&Store::Echo) {
+            others.push("a bare echo".to_owned());
         }
         format!(
-            "# Holdfast and what people would pick instead\n\n\
-             Three nodes of a store at a time, and the load, on one machine: {cores} cores, {} of memory, {}.\n\
-             {}. {} round(s), {} s a point, medians.\n\n",
-            memory.trim(),
-            first_line("uname", &["-sr"]),
-            compared.join("; "),
+            "Three nodes of a store at a time. Compared with {}; {} round(s), {} s a point, medians.",
+            if others.is_empty() {
+                "nothing".to_owned()
+            } else {
+                others.join(", ")
+            },
             request.rounds,
             request.seconds,
         )

@@ -10,23 +10,22 @@ use std::process::{Command, Stdio};
 use super::calls::{append, begin, ended, finished, report_of, taken};
 use super::cluster::{self, Cluster};
 use super::install::{self, Programs, Tools};
-use super::peers::{named, number, results_directory};
+use super::peers::{named, number};
 use super::points::FEW_ACCOUNTS;
+use super::results::Results;
 use super::store::Store;
 use crate::{Failure, prerequisites, workspace};
 
 const USAGE: &str = "\
 cargo xtask bench profile [OPTION ...]
 
-  --workload NAME    only this one (again: and this one): create, update, get, lookup, mix [default: create, get, lookup]
+  --workload NAME    only this one (again: and this one): create, update, get, lookup, mix [default: all]
   --seconds S        how long perf looks, at most 60 [default: 6]
   --debug-build      build Holdfast as `cargo xtask up` does: to try this, not for figures
   --programs DIR     build nothing: take holdfast and holdfast-bench-peers from there
 ";
 
-const WORKLOADS: [&str; 5] = ["create", "get", "lookup", "update", "mix"];
-/// How many of them are sampled if none is named.
-const USUAL: usize = 3;
+const WORKLOADS: [&str; 5] = ["create", "update", "get", "lookup", "mix"];
 const CLIENTS: &str = "64";
 /// Until the load is even, seconds.
 const WARM_UP: &str = "5";
@@ -74,7 +73,7 @@ impl Request {
             }
         }
         if request.workloads.is_empty() {
-            request.workloads = WORKLOADS[..USUAL].to_vec();
+            request.workloads = WORKLOADS.to_vec();
         }
         if !(1.0..=60.0).contains(&request.seconds) {
             return Err("perf looks for 1 to 60 seconds".to_owned());
@@ -83,11 +82,11 @@ impl Request {
     }
 }
 
-/// Runs the command.
-pub(super) fn run(args: &[String]) -> Result<(), Failure> {
+/// Runs the command. Returns what it measured, unless help was asked for.
+pub(super) fn run(args: &[String]) -> Result<Option<Results>, Failure> {
     if args.iter().any(|arg| arg == "--help" || arg == "-h") {
         print!("{USAGE}");
-        return Ok(());
+        return Ok(None);
     }
     let request = Request::parse(args)?;
     if !workspace::installed("perf") {
@@ -96,11 +95,16 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
     }
     let tools = install::tools(&[Store::Holdfast], &request.programs)?;
     let home = cluster::home()?;
-    let results = results_directory(&home)?;
-    let lines = results.join("profile.jsonl");
+    let results = Results::create(
+        &home,
+        "Where the time goes",
+        &format!("profile {}", args.join(" ")),
+        &request.programs,
+    )?;
+    let lines = results.file("profile.jsonl");
     for workload in &request.workloads {
         println!("==> {workload}");
-        let line = sample(&tools, &home, &results, workload, request.seconds)?;
+        let line = sample(&tools, &home, results.directory(), workload, request.seconds)?;
         append(&lines, &line)?;
     }
     report_of(
@@ -109,7 +113,8 @@ pub(super) fn run(args: &[String]) -> Result<(), Failure> {
         &lines,
         &results,
         "profile.md, profile.jsonl, NAME.stacks",
-    )
+    )?;
+    Ok(Some(results))
 }
 
 /// One workload: the line for the report.
@@ -193,7 +198,7 @@ mod tests {
         let parse =
             |args: &str| Request::parse(&args.split_whitespace().map(str::to_owned).collect::<Vec<_>>());
         let all = parse("").expect("no option is needed");
-        assert_eq!((all.workloads.len(), all.seconds), (3, 6.0));
+        assert_eq!((all.workloads.len(), all.seconds), (5, 6.0));
         let one = parse("--workload mix --seconds 2").expect("these are options");
         assert_eq!((one.workloads, one.seconds), (vec!["mix"], 2.0));
         for nonsense in ["--seconds 0", "--seconds", "--fast", "--workload sleep"] {

@@ -3,6 +3,7 @@
 use holdfast_bench::Measurement;
 
 use super::{Growth, mean};
+use crate::page::shown;
 use crate::statistics::Spread;
 use crate::table::{markdown, mib, millis, thousands};
 
@@ -10,20 +11,34 @@ impl Growth {
     /// One after the other, those of which something was measured.
     pub(super) fn tables(&self) -> String {
         let parts = [
-            ("More clients", self.clients_table()),
-            ("More accounts", self.accounts_table()),
-            ("One node at rest", self.rest_table()),
-            ("A node that starts", self.node_start_table()),
-            ("A cluster that starts", self.cluster_start_table()),
-            ("Backup and restore", self.restore_table()),
-            ("A new node", self.new_node_table()),
+            ("More clients", self.clients_table(), "growth-clients", "clients"),
+            (
+                "More accounts",
+                self.accounts_table(),
+                "growth-accounts",
+                "accounts",
+            ),
+            ("One node at rest", self.rest_table(), "growth-nodes", "accounts"),
+            (
+                "A node that starts",
+                self.node_start_table(),
+                "growth-start",
+                "accounts",
+            ),
+            ("A cluster that starts", self.cluster_start_table(), "", ""),
+            ("Backup and restore", self.restore_table(), "", ""),
+            ("A new node", self.new_node_table(), "growth-new-node", "new-node"),
         ];
-        let parts = parts
-            .into_iter()
-            .filter_map(|(title, table)| Some((title, table?)));
-        parts
-            .map(|(title, table)| format!("## {title}\n\n{table}\n"))
-            .collect()
+        let mut text = String::new();
+        for (title, table, plot, part) in parts {
+            let Some(table) = table else { continue };
+            text += &format!("## {title}\n\n{table}\n");
+            if !plot.is_empty() {
+                text += &shown(plot, &format!("growth --only {part}"));
+                text.push('\n');
+            }
+        }
+        text
     }
 
     fn clients_table(&self) -> Option<String> {
