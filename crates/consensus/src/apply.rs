@@ -142,6 +142,22 @@ impl Applied {
         }
     }
 
+    /// Of a node that has applied nothing.
+    #[cfg(test)]
+    pub(crate) fn nothing() -> Arc<Applied> {
+        let engine: Arc<dyn Engine> = Arc::new(holdfast_storage::faulty::FaultyDisk::new(1).open().unwrap());
+        let (fatal, shard) = (FatalSink::new(), ShardId(0));
+        let writer = crate::log_writer::LogWriter::start(engine.clone(), fatal.clone());
+        let log = LogStore::open(engine.clone(), writer, shard, 0).unwrap();
+        StateMachine::open(engine, shard, log, 1 << 20, fatal).unwrap().1
+    }
+
+    /// As if everything up to `index` were applied.
+    #[cfg(test)]
+    pub(crate) fn reach(&self, index: u64) {
+        self.publish(&self.state(), Some(crate::type_config::log_id(1, index)));
+    }
+
     fn freeze(&self) {
         let mut shared = self.lock_view();
         shared.last = Some(self.take_view(shared.generation));

@@ -10,6 +10,9 @@
 //! message, and waits for this node's own apply. It also knows how stale this node's state can be at most: at
 //! the moment a round began, everything acknowledged had an index no higher than the round's answer. Measured
 //! that way, on one clock, the bound holds whatever the network delayed.
+//!
+//! A round that fails is tried again, then also for those who came meanwhile, and without those who gave up. Whose index is not applied for
+//! long asks for another round, because that index may be one that no leader ever commits.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,13 +46,64 @@ const ATTEMPT_SHARE: u32 = 4;
 /// Rounds remembered whose answer is not applied yet.
 const POINTS_MAX: usize = 64;
 
-/// What a round found: reads need this index; the term, if this node leads.
-type Round = (u64, Option<u64>);
-
 struct Reader {
     deadline: Instant,
     trace_parent: String,
-    reply: oneshot::Sender<Result<Round, BarrierError>>,
+    /// What its round found, which is not applied here yet.
+    reply: oneshot::Sender<Result<ReadPoint, BarrierError>>,
+}
+
+/// Those whom a round serves.
+struct Readers(Vec<Reader>);
+
+impl Readers {
+    /// Forgets those that gave up. Returns until when the last of the others waits, if there is one.
+    fn wait_until(&mut self) -> Option<Instant> {
+        self.0.retain(|reader| !reader.reply.is_closed());
+        self.0.iter().map(|reader| reader.deadline).max()
+    }
+
+    fn serve(self, result: &Result<ReadPoint, BarrierError>) {
+        for reader in self.0 {
+            // A reader that gave up meanwhile needs no answer.
+            drop(reader.reply.send(result.clone()));
+        }
+    }
+}
+
+/// When rounds began, and which index they answered, in the order of their answers: of two at a time the second may be first, which
+/// makes staleness no less than it is.
+#[derive(Debug, Default)]
+struct Points(VecDeque<(Instant, u64)>);
+
+impl Points {
+    /// Remembers a round, and forgets those before it with an answer no less, which say nothing that it does not. If there are too many
+    /// whose answers are not applied, one between is forgotten: the first is the first to be applied, and without it nothing would be
+    /// known until then.
+    fn note(&mut self, began: Instant, index: u64, next_index: u64) {
+        self.forget_before_applied(next_index);
+        while self.0.back().is_some_and(|(_, last)| *last >= index) {
+            self.0.pop_back();
+        }
+        if self.0.len() == POINTS_MAX {
+            self.0.remove(1);
+        }
+        self.0.push_back((began, index));
+    }
+
+    /// When the newest began whose answer is applied.
+    fn newest_applied(&mut self, next_index: u64) -> Option<Instant> {
+        self.forget_before_applied(next_index);
+        let (began, index) = self.0.front()?;
+        (*index < next_index).then_some(*began)
+    }
+
+    /// What is before the newest applied tells nothing more.
+    fn forget_before_applied(&mut self, next_index: u64) {
+        if let Some(newest) = self.0.iter().rposition(|(_, index)| *index < next_index) {
+            self.0.drain(..newest);
+        }
+    }
 }
 
 /// This node's readers.
@@ -57,9 +111,9 @@ struct Reader {
 pub(crate) struct Barrier {
     queue: mpsc::UnboundedSender<Reader>,
     applied: Arc<Applied>,
-    /// When rounds began, and what they answered, in the order of their answers: of two at a time the second may be first, which
-    /// makes staleness no less than it is.
-    points: Arc<Mutex<VecDeque<(Instant, u64)>>>,
+    points: Arc<Mutex<Points>>,
+    /// How long a reader waits for its index to be applied before it asks for another.
+    ask_again: Duration,
     /// How many readers wait.
     readers: Arc<AtomicU64>,
     /// True once this node is being stopped.
@@ -77,7 +131,8 @@ impl Barrier {
         fatal: FatalSink,
     ) -> Self {
         let (queue, waiting) = mpsc::unbounded_channel();
-        let points: Arc<Mutex<VecDeque<(Instant, u64)>>> = Arc::default();
+        let points: Arc<Mutex<Points>> = Arc::default();
+        let ask_again = Duration::from_millis(peers.config.election_timeout_ms_max);
         let applied = peers.applied.clone();
         let waiting = Shared::new(waiting);
         for _ in 0..ROUNDS_AT_ONCE {
@@ -98,6 +153,7 @@ impl Barrier {
             queue,
             applied,
             points,
+            ask_again,
             readers: Arc::default(),
             stopping,
         }
@@ -106,6 +162,42 @@ impl Barrier {
     /// Passes a barrier; see [`Group::read_barrier`](crate::Group::read_barrier).
     pub(crate) async fn pass(&self, deadline: Instant) -> Result<ReadPoint, BarrierError> {
         let _counted = Counted::begin(&self.readers);
+        timeout_at(deadline, self.passed(deadline))
+            .await
+            .unwrap_or(Err(BarrierError::Timeout))
+    }
+
+    async fn passed(&self, deadline: Instant) -> Result<ReadPoint, BarrierError> {
+        let mut point = self.join(deadline).await?;
+        loop {
+            if point.index < self.applied.next_index() {
+                return Ok(point);
+            }
+            reached!("barrier.waited-for-apply");
+            let another = async {
+                tokio::time::sleep(self.ask_again).await;
+                self.join(deadline).await
+            };
+            tokio::select! {
+                biased;
+                () = self.applied.wait(point.index) => return Ok(point),
+                // Nothing is applied any more.
+                () = stopped(self.stopping.clone()) => return Err(BarrierError::Stopped),
+                // A new leader names its last entry until it has committed one, and if it dies that entry may never be: then nobody
+                // acknowledged it either, and the next leader's answer is less. Any round's answer will do that began after the read.
+                another = another => {
+                    let another = another?;
+                    if another.index < point.index {
+                        reached!("barrier.index-never-committed");
+                        point = another;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Waits for a round that begins after this call.
+    async fn join(&self, deadline: Instant) -> Result<ReadPoint, BarrierError> {
         let (reply, answer) = oneshot::channel();
         self.queue
             .send(Reader {
@@ -114,22 +206,7 @@ impl Barrier {
                 reply,
             })
             .map_err(|_| BarrierError::Stopped)?;
-        let passed = async {
-            let (index, term) = answer.await.map_err(|_| BarrierError::Stopped)??;
-            if index >= self.applied.next_index() {
-                reached!("barrier.waited-for-apply");
-                tokio::select! {
-                    biased;
-                    () = self.applied.wait(index) => {}
-                    // Nothing is applied any more.
-                    () = stopped(self.stopping.clone()) => return Err(BarrierError::Stopped),
-                }
-            }
-            Ok(ReadPoint { index, term })
-        };
-        timeout_at(deadline, passed)
-            .await
-            .unwrap_or(Err(BarrierError::Timeout))
+        answer.await.map_err(|_| BarrierError::Stopped)?
     }
 
     /// How many readers wait.
@@ -139,11 +216,8 @@ impl Barrier {
 
     /// How old the newest confirmed moment is that is applied here.
     pub(crate) fn staleness(&self) -> Option<Duration> {
-        let next_index = self.applied.next_index();
-        let mut points = lock(&self.points);
-        let newest = points.iter().rposition(|(_, index)| *index < next_index)?;
-        points.drain(..newest);
-        points.front().map(|(began, _)| began.elapsed())
+        let newest = lock(&self.points).newest_applied(self.applied.next_index());
+        newest.map(|began| began.elapsed())
     }
 }
 
@@ -178,18 +252,13 @@ struct Rounds {
     recovered: watch::Receiver<bool>,
     stopping: watch::Receiver<bool>,
     waiting: Shared<Reader>,
-    points: Arc<Mutex<VecDeque<(Instant, u64)>>>,
+    points: Arc<Mutex<Points>>,
 }
 
 impl Rounds {
     async fn run(mut self) {
-        while let Some(mut readers) = self.waiting.take().await {
-            readers.retain(|reader| !reader.reply.is_closed());
-            let Some(deadline) = readers.iter().map(|reader| reader.deadline).max() else {
-                continue;
-            };
-            metrics::histogram!("holdfast_barrier_batch_readers").record(readers.len() as f64);
-            let trace_parent = readers.first().map_or("", |reader| &reader.trace_parent);
+        while let Some(readers) = self.waiting.take().await {
+            let mut readers = Readers(readers);
             // Without a leader to ask, a node that is being stopped would try again until its readers give up.
             let result = tokio::select! {
                 biased;
@@ -197,22 +266,26 @@ impl Rounds {
                     reached!("barrier.stopped");
                     Err(BarrierError::Stopped)
                 }
-                result = self.round(deadline, trace_parent) => result,
+                result = self.round(&mut readers) => result,
             };
-            for reader in readers {
-                // A reader that gave up meanwhile needs no answer.
-                drop(reader.reply.send(result.clone()));
+            if planted!("round-answers-later-readers") {
+                readers.0.extend(self.waiting.take_waiting());
             }
+            readers.serve(&result);
         }
     }
 
     /// One round, tried again until it succeeds or the last of its readers has given up. Every attempt begins
     /// after all of them arrived, so the first success serves all.
-    async fn round(&mut self, deadline: Instant, trace_parent: &str) -> Result<Round, BarrierError> {
+    async fn round(&mut self, readers: &mut Readers) -> Result<ReadPoint, BarrierError> {
+        let mut why = String::from("this node has not yet applied again what it had acknowledged");
+        let Some(deadline) = readers.wait_until() else {
+            return Err(BarrierError::NoLeader { why });
+        };
+        metrics::histogram!("holdfast_barrier_batch_readers").record(readers.0.len() as f64);
         if !*self.recovered.borrow() {
             reached!("barrier.waited-for-recovery");
         }
-        let mut why = String::from("this node has not yet applied again what it had acknowledged");
         if timeout_at(deadline, self.recovered.wait_for(|recovered| *recovered))
             .await
             .is_err()
@@ -220,28 +293,36 @@ impl Rounds {
             return Err(BarrierError::NoLeader { why });
         }
         loop {
+            // Those that gave up keep this round no longer than those that wait.
+            let Some(deadline) = readers.wait_until() else {
+                return Err(BarrierError::NoLeader { why });
+            };
             let began = Instant::now();
             if began >= deadline {
                 return Err(BarrierError::NoLeader { why });
             }
+            let trace_parent = readers.0.first().map_or("", |reader| &reader.trace_parent);
             match self.attempt(deadline, trace_parent).await {
-                Ok((index, term)) => {
+                Ok(point) => {
                     metrics::histogram!("holdfast_barrier_seconds").record(began.elapsed().as_secs_f64());
-                    let mut points = lock(&self.points);
-                    if points.len() == POINTS_MAX {
-                        points.pop_front();
-                    }
-                    points.push_back((began, index));
-                    return Ok((index, term));
+                    let next_index = self.peers.applied.next_index();
+                    lock(&self.points).note(began, point.index, next_index);
+                    return Ok(point);
                 }
                 Err(error) => why = error,
             }
             reached!("barrier.tried-again");
             tokio::time::sleep(RETRY_PAUSE).await;
+            // While none succeeds, all rounds that may be under way are tried again like this one, and nobody else takes those who come.
+            let more = self.waiting.take_waiting();
+            if !more.is_empty() {
+                reached!("barrier.joined-by-more");
+            }
+            readers.0.extend(more);
         }
     }
 
-    async fn attempt(&mut self, deadline: Instant, trace_parent: &str) -> Result<Round, String> {
+    async fn attempt(&mut self, deadline: Instant, trace_parent: &str) -> Result<ReadPoint, String> {
         let (leader, address) = {
             let receiver = self.raft.metrics();
             let metrics = receiver.borrow_watched();
@@ -254,7 +335,10 @@ impl Rounds {
         match (leader, address) {
             (Some(id), _) if id == self.peers.config.node_id => {
                 match timeout(ttl, self.rounds.join()).await {
-                    Ok(Ok(id)) => Ok((id.index, Some(id.leader_id.term))),
+                    Ok(Ok(id)) => Ok(ReadPoint {
+                        index: id.index,
+                        term: Some(id.leader_id.term),
+                    }),
                     Ok(Err(LeaderError::NotLeader(_))) => Err("this node has just been deposed".into()),
                     Ok(Err(LeaderError::Failed(why))) => Err(why),
                     Err(_) => {
@@ -264,7 +348,8 @@ impl Rounds {
                 }
             }
             (Some(_), _) if planted!("stale-follower-read") => {
-                Ok((self.peers.applied.next_index().saturating_sub(1), None))
+                let index = self.peers.applied.next_index().saturating_sub(1);
+                Ok(ReadPoint { index, term: None })
             }
             // One that is cut off answers late or never. Who was elected meanwhile is asked at once.
             (Some(id), Some(addresses)) => {
@@ -289,7 +374,7 @@ impl Rounds {
         address: String,
         ttl: Duration,
         trace_parent: &str,
-    ) -> Result<Round, String> {
+    ) -> Result<ReadPoint, String> {
         use wire::read_index_reply::Result as Kind;
         let mut header = self.peers.header(leader, None, ttl);
         header.trace_parent = trace_parent.to_owned();
@@ -321,7 +406,8 @@ impl Rounds {
                 match reply.result {
                     Some(Kind::ReadLogId(id)) => {
                         reached!("barrier.passed-by-asking");
-                        Ok((convert::log_id_from_wire(id).index, None))
+                        let index = convert::log_id_from_wire(id).index;
+                        Ok(ReadPoint { index, term: None })
                     }
                     Some(Kind::NotLeader(_)) => {
                         reached!("barrier.asked-one-deposed");
@@ -372,6 +458,110 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
+
+    /// A node's barrier whose rounds answer these indexes, one after the other.
+    fn answering(indexes: Vec<u64>) -> (Barrier, Arc<Applied>, watch::Sender<bool>) {
+        let (queue, mut waiting) = mpsc::unbounded_channel::<Reader>();
+        let applied = Applied::nothing();
+        let reached = applied.clone();
+        tokio::spawn(async move {
+            let first = indexes.first().copied();
+            for index in indexes {
+                let reader = waiting.recv().await.unwrap();
+                drop(reader.reply.send(Ok(at(index))));
+            }
+            // Who asks once more waits, and meanwhile what it was told first is applied, unless more is.
+            let _last = waiting.recv().await;
+            if let Some(first) = first.filter(|first| reached.next_index() <= *first) {
+                reached.reach(first);
+            }
+            std::future::pending::<()>().await;
+        });
+        let (stop, stopping) = watch::channel(false);
+        let barrier = Barrier {
+            queue,
+            applied: applied.clone(),
+            points: Arc::default(),
+            ask_again: Duration::from_millis(5),
+            readers: Arc::default(),
+            stopping,
+        };
+        (barrier, applied, stop)
+    }
+
+    fn at(index: u64) -> ReadPoint {
+        ReadPoint { index, term: None }
+    }
+
+    fn in_a_minute() -> Instant {
+        Instant::now() + Duration::from_secs(60)
+    }
+
+    #[tokio::test]
+    async fn an_index_that_is_never_committed_is_not_waited_for() {
+        let (barrier, applied, _stop) = answering(vec![301, 202]);
+        applied.reach(202);
+        assert_eq!(barrier.pass(in_a_minute()).await, Ok(at(202)));
+    }
+
+    #[tokio::test]
+    async fn who_lags_behind_waits_for_the_first_answer_though_it_asks_again() {
+        let (barrier, _, _stop) = answering(vec![7, 20, 30]);
+        assert_eq!(barrier.pass(in_a_minute()).await, Ok(at(7)));
+    }
+
+    #[test]
+    fn readers_that_gave_up_keep_nobody_waiting() {
+        let now = Instant::now();
+        let reader = |seconds| {
+            let (reply, answer) = oneshot::channel();
+            let reader = Reader {
+                deadline: now + Duration::from_secs(seconds),
+                trace_parent: String::new(),
+                reply,
+            };
+            (reader, answer)
+        };
+        let (patient, gives_up) = reader(60);
+        let (other, _waits) = reader(2);
+        let mut readers = Readers(vec![patient, other]);
+        assert_eq!(readers.wait_until(), Some(now + Duration::from_secs(60)));
+        drop(gives_up);
+        assert_eq!(readers.wait_until(), Some(now + Duration::from_secs(2)));
+        assert_eq!(readers.0.len(), 1);
+    }
+
+    #[test]
+    fn staleness_stays_known_however_many_rounds_an_apply_is_behind() {
+        let began = |number: u64| Instant::now() + Duration::from_secs(number);
+        let first = began(0);
+        let mut points = Points::default();
+        points.note(first, 5, 0);
+        assert_eq!(points.newest_applied(5), None, "it is not applied");
+        for number in 1..=1_000 {
+            points.note(began(number), 5 + number, 6);
+            assert_eq!(points.newest_applied(6), Some(first), "round {number}");
+        }
+        assert_eq!(points.0.len(), POINTS_MAX);
+        let newest = points.newest_applied(1_006).unwrap();
+        assert!(newest > began(900), "what is applied is forgotten");
+        assert_eq!(points.0.len(), 1);
+
+        // An index that is never committed is in nobody's way.
+        let mut points = Points::default();
+        points.note(first, 301, 202);
+        for number in 1..=100 {
+            points.note(began(number), 202, 202);
+        }
+        assert!(points.newest_applied(203).unwrap() > began(90));
+
+        // Nothing is applied for long: the first is the first to be.
+        let mut points = Points::default();
+        for number in 0..1_000 {
+            points.note(if number == 0 { first } else { began(number) }, number, 0);
+        }
+        assert_eq!(points.newest_applied(1), Some(first));
+    }
 
     #[test]
     fn an_attempt_leaves_time_for_the_next_leader() {

@@ -162,7 +162,9 @@ impl Standing {
         }
         let term = vote.leader_id.term;
         // What earlier leaders committed it knows only once the first entry of its own term is; that one comes after it.
-        let committed = state.cluster_committed().filter(|id| id.leader_id.term == term);
+        let committed = state
+            .cluster_committed()
+            .filter(|id| id.leader_id.term == term || planted!("read-before-own-entry-committed"));
         Some(Standing {
             term,
             read: *committed.or(state.log_ids.last())?,
@@ -225,6 +227,9 @@ impl Rounds {
                 reached!("barrier.round-shared");
             }
             let result = self.run().await;
+            if planted!("round-answers-later-readers") {
+                readers.extend(waiting.take_waiting());
+            }
             for reader in readers {
                 // A reader that gave up meanwhile needs no answer.
                 drop(reader.send(result.clone()));

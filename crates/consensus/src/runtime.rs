@@ -73,6 +73,14 @@ impl<T> Shared<T> {
         others_first().await;
         Some(with_those_behind(first, &mut queue))
     }
+
+    /// All that wait now, perhaps none; none either while another server takes some.
+    pub(crate) fn take_waiting(&self) -> Vec<T> {
+        match self.0.try_lock() {
+            Ok(mut queue) => std::iter::from_fn(|| queue.try_recv().ok()).collect(),
+            Err(_) => Vec::new(),
+        }
+    }
 }
 
 fn with_those_behind<T>(first: T, queue: &mut tokio_sync::mpsc::UnboundedReceiver<T>) -> Vec<T> {
@@ -443,6 +451,39 @@ mod tests {
     #[test]
     fn passes_the_suite_of_openraft_rt() {
         openraft_rt::testing::Suite::<Runtime>::test_all();
+    }
+
+    #[cfg(not(madsim))]
+    #[tokio::test]
+    async fn servers_take_from_a_queue_in_turns() {
+        let (queue, waiting) = tokio_sync::mpsc::unbounded_channel();
+        let shared = Shared::new(waiting);
+        let put = |item| queue.send(item).unwrap();
+        put(1);
+        put(2);
+        assert_eq!(shared.take().await, Some(vec![1, 2]));
+        // The first serves those; the second gets who comes meanwhile, all of them.
+        let second = tokio::spawn({
+            let shared = shared.clone();
+            async move { shared.take_after_others().await }
+        });
+        tokio::task::yield_now().await;
+        put(3);
+        assert!(shared.take_waiting().is_empty(), "another server waits for them");
+        put(4);
+        assert_eq!(second.await.unwrap(), Some(vec![3, 4]));
+        // One that waits and is dropped keeps nobody from taking.
+        let gone = tokio::spawn({
+            let shared = shared.clone();
+            async move { shared.take().await }
+        });
+        tokio::task::yield_now().await;
+        gone.abort();
+        assert!(gone.await.is_err());
+        put(5);
+        assert_eq!(shared.take_waiting(), vec![5]);
+        drop(queue);
+        assert_eq!(shared.take().await, None);
     }
 
     #[cfg(not(madsim))]

@@ -57,6 +57,20 @@ pub const PLANTED: &[Planted] = &[
         within: 400,
     },
     Planted {
+        name: "read-before-own-entry-committed",
+        what: "a new leader takes for committed what it knew to be committed when it was elected",
+        caught_by: "linearizability, order by tokens",
+        needs: "reads of a leader that was just elected and had not heard of the last commit",
+        within: 400,
+    },
+    Planted {
+        name: "round-answers-later-readers",
+        what: "a round for readers also answers those that came after it began",
+        caught_by: "linearizability, order by tokens",
+        needs: "a write that is acknowledged while a round is under way, and a read of it at a node that lags",
+        within: 400,
+    },
+    Planted {
         name: "hot-row-outlives-its-write",
         what: "an account or claim that is kept in memory is not marked when it is written",
         caught_by: "linearizability, order by tokens, exactly once (changes of what was read too early)",
