@@ -52,6 +52,17 @@ pub(crate) fn used(core: &Core, node: NodeId) -> bool {
     }
 }
 
+/// Whether a node id was removed, or is about to be, as far as this node has applied.
+pub(crate) fn is_retired(core: &Core, node: NodeId) -> bool {
+    match row::read(&*core.group.view(), node) {
+        Ok(found) => found.is_some_and(|found| found.value.retired),
+        Err(error) => {
+            drop(unreadable(core, &error));
+            false
+        }
+    }
+}
+
 /// Refuses an id that was removed.
 pub(crate) fn free(core: &Core, node: NodeId) -> Result<(), Failure> {
     let found = row::read(&*core.group.view(), node).map_err(|error| unreadable(core, &error))?;
@@ -119,13 +130,7 @@ pub(crate) fn joined(core: &Core) -> bool {
 /// An id is retired before its removal is proposed, so the row alone does not tell: the membership must be
 /// without it, for good.
 pub(crate) fn removed_by(core: &Core, node: NodeId) -> String {
-    let retired = match row::read(&*core.group.view(), node) {
-        Ok(found) => found.is_some_and(|found| found.value.retired),
-        Err(error) => {
-            drop(unreadable(core, &error));
-            false
-        }
-    };
+    let retired = is_retired(core, node);
     let status = core.group.status();
     let member = status.members.iter().any(|member| member.id == node);
     if retired && status.membership_committed && !member {

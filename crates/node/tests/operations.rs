@@ -22,8 +22,8 @@ fn addresses(cluster: &Cluster, id: u64) -> v1::MemberAddresses {
 }
 
 /// A fourth node takes the place of a third that is lost: learner, snapshot or log, vote, removal.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_lost_node_is_replaced_by_a_new_one() {
+/// Three members, and node 4, which waits to be taken in.
+async fn with_a_newcomer() -> Cluster {
     let mut cluster = Cluster::new(4);
     for config in cluster.configs.values_mut() {
         config.cluster.initial_members.truncate(3);
@@ -39,6 +39,12 @@ async fn a_lost_node_is_replaced_by_a_new_one() {
         cluster.start(id).await;
     }
     cluster.wait_ready().await;
+    cluster
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_node_is_replaced_by_a_new_one() {
+    let mut cluster = with_a_newcomer().await;
     cluster
         .accounts(1)
         .create_account(create("ann@example.com"))
@@ -130,6 +136,49 @@ async fn a_lost_node_is_replaced_by_a_new_one() {
         (error.code(), reason(&error).as_str()),
         (Code::AlreadyExists, "MEMBER_EXISTS")
     );
+}
+
+/// Who removes a node while another replaces it does not leave the new one without a vote.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_in_the_place_of_one_that_was_removed_meanwhile_gets_its_vote() {
+    let cluster = with_a_newcomer().await;
+    let leader = cluster.leader().unwrap();
+    let old = leader % 3 + 1;
+    let mut admin = cluster.cluster(leader);
+    let add = v1::AddLearnerRequest {
+        node_id: 4,
+        addresses: Some(addresses(&cluster, 4)),
+        ..v1::AddLearnerRequest::default()
+    };
+    admin.add_learner(add).await.unwrap();
+    let replace = |old| {
+        let mut request = Request::new(v1::ReplaceMemberRequest {
+            old_node_id: old,
+            new_node_id: 4,
+            addresses: Some(addresses(&cluster, 4)),
+            ..v1::ReplaceMemberRequest::default()
+        });
+        request.set_timeout(Duration::from_secs(30));
+        request
+    };
+    let error = admin.replace_member(replace(77)).await.unwrap_err();
+    assert_eq!(reason(&error), "MEMBER_NOT_FOUND", "nobody ever had this id");
+
+    let remove = v1::RemoveMemberRequest {
+        node_id: old,
+        ..v1::RemoveMemberRequest::default()
+    };
+    admin.remove_member(remove).await.unwrap();
+    // The second time there is nothing left to do.
+    for _ in 0..2 {
+        let replaced = admin.replace_member(replace(old)).await.unwrap().into_inner();
+        let members = replaced.membership.unwrap().members;
+        let voters = members
+            .iter()
+            .filter(|member| member.role() == v1::MemberRole::Voter);
+        let voters: Vec<u64> = voters.map(|member| member.node_id).collect();
+        assert_eq!(voters, (1..=4).filter(|id| *id != old).collect::<Vec<_>>());
+    }
 }
 
 /// An address that belongs to somebody else is a mistake, which no waiting mends; one where nobody is yet is not.

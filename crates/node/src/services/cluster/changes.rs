@@ -201,9 +201,13 @@ async fn replace(core: &Core, call: &Call, replace: members::ReplaceMember) -> R
     let status = core.group.status();
     expected(&status, &terms)?;
     let known = |node| status.members.iter().any(|member| member.id == node);
-    // A repetition of a request that had come to its end.
-    if known(new) && !known(old) {
-        return Ok(None);
+    // A repetition of a request that had come to its end; or somebody removed the old node before it had, and what is left to do is the
+    // new one's vote.
+    if known(new) && !known(old) && roster::is_retired(core, old) {
+        if !votes(&status, new) {
+            reached!("membership.replaced-after-removal");
+        }
+        return promote(core, call, (new, terms)).await;
     }
     member(&status, old)?;
     quorum_without(&status, old, Some(new))?;
