@@ -244,6 +244,8 @@ mod tests {
             "| get       |       1 |    1,000 |",
             "| create    |   10,000 |    1,000 |",
             "| 10,000   |          90 |",
+            "`cargo xtask bench growth --only accounts --accounts-max 10000`",
+            "`cargo xtask bench growth --only clients`",
             "| asked to stop |   10,000 |         0.50 |",
             "| kill -9       |   10,000 |             0.10 |           1.25 |            1.30 |",
             "| 10,000   |              2.0 |        20 |              4.0 |             2,500 |",

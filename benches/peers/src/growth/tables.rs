@@ -7,6 +7,9 @@ use crate::page::shown;
 use crate::statistics::Spread;
 use crate::table::{markdown, mib, millis, thousands};
 
+/// The most accounts if nothing is said.
+const ACCOUNTS_USUAL: u64 = 1_000_000;
+
 impl Growth {
     /// One after the other, those of which something was measured.
     pub(super) fn tables(&self) -> String {
@@ -34,11 +37,23 @@ impl Growth {
             let Some(table) = table else { continue };
             text += &format!("## {title}\n\n{table}\n");
             if !plot.is_empty() {
-                text += &shown(plot, &format!("growth --only {part}"));
+                text += &shown(plot, &format!("growth --only {part}{}", self.size_option(part)));
                 text.push('\n');
             }
         }
         text
+    }
+
+    /// What has to be said to get the same sizes again.
+    fn size_option(&self, part: &str) -> String {
+        let rests = self.rests.iter().map(|rest| rest.accounts);
+        let most = rests
+            .chain(self.new_nodes.iter().map(|(new, _)| new.accounts))
+            .max();
+        match most {
+            Some(most) if part != "clients" && most != ACCOUNTS_USUAL => format!(" --accounts-max {most}"),
+            _ => String::new(),
+        }
     }
 
     fn clients_table(&self) -> Option<String> {

@@ -9,6 +9,11 @@ use super::{Failure, Totals};
 /// What no run here can be expected to reach: the mark, why, and where it is tested.
 const NOT_HERE: &[(&str, &str, &str)] = &[
     (
+        "barrier.index-never-committed",
+        "a leader must name an entry that it has not committed to a follower's reader, and die before anybody has it; one run in thousands",
+        "crates/consensus/src/barrier.rs: an_index_that_is_never_committed_is_not_waited_for",
+    ),
+    (
         "driver.request-expired-at-apply",
         "the log clock would have to pass a tenth of a request window between evaluation and apply; the least window is \
          a minute, and no clock that is believed jumps by seconds",
