@@ -77,15 +77,18 @@ impl<T> Shared<T> {
     /// All that wait now, perhaps none; none either while another server takes some.
     pub(crate) fn take_waiting(&self) -> Vec<T> {
         match self.0.try_lock() {
-            Ok(mut queue) => std::iter::from_fn(|| queue.try_recv().ok()).collect(),
+            Ok(mut queue) => waiting_in(&mut queue).collect(),
             Err(_) => Vec::new(),
         }
     }
 }
 
 fn with_those_behind<T>(first: T, queue: &mut tokio_sync::mpsc::UnboundedReceiver<T>) -> Vec<T> {
-    let behind = std::iter::from_fn(|| queue.try_recv().ok());
-    std::iter::once(first).chain(behind).collect()
+    std::iter::once(first).chain(waiting_in(queue)).collect()
+}
+
+fn waiting_in<T>(queue: &mut tokio_sync::mpsc::UnboundedReceiver<T>) -> impl Iterator<Item = T> {
+    std::iter::from_fn(|| queue.try_recv().ok())
 }
 
 /// Waits until the node is being stopped, or is gone.

@@ -43,19 +43,17 @@ const ATTEMPTS: u32 = 3;
 
 /// Whether a node id has held a part of the log or was removed, as far as this node has applied.
 pub(crate) fn used(core: &Core, node: NodeId) -> bool {
-    match row::read(&*core.group.view(), node) {
-        Ok(found) => found.is_some_and(|found| found.value.joined || found.value.retired),
-        Err(error) => {
-            drop(unreadable(core, &error));
-            false
-        }
-    }
+    is_remembered(core, node, |member| member.joined || member.retired)
 }
 
 /// Whether a node id was removed, or is about to be, as far as this node has applied.
 pub(crate) fn is_retired(core: &Core, node: NodeId) -> bool {
+    is_remembered(core, node, |member| member.retired)
+}
+
+fn is_remembered(core: &Core, node: NodeId, so: fn(&Member) -> bool) -> bool {
     match row::read(&*core.group.view(), node) {
-        Ok(found) => found.is_some_and(|found| found.value.retired),
+        Ok(found) => found.is_some_and(|found| so(&found.value)),
         Err(error) => {
             drop(unreadable(core, &error));
             false

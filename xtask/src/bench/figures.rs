@@ -85,7 +85,7 @@ impl Part {
         let options: Vec<String> = self.options.split_whitespace().map(str::to_owned).collect();
         let problem = |why| format!("bench {} {}: {why}", self.name, self.options);
         match (self.measure)(&options).map_err(problem)? {
-            Some(results) => results.copy_pages(into),
+            Some(results) => copy_pages(results.directory(), into),
             None => Ok(()),
         }
     }

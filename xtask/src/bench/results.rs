@@ -60,11 +60,6 @@ impl Results {
         let path = self.file(name);
         fs::write(&path, text).map_err(|why| format!("cannot write {}: {why}", path.display()))
     }
-
-    /// Copies the reports and the plots.
-    pub(super) fn copy_pages(&self, into: &Path) -> Result<(), Failure> {
-        copy_pages(&self.directory, into)
-    }
 }
 
 /// Copies the reports and the plots of a results directory.
@@ -151,7 +146,10 @@ mod tests {
         let into = home.join("figures");
         fs::create_dir_all(&into).unwrap();
         let results = Results::create(&home, "Growth", "growth --seconds 1", &Programs::Debug).unwrap();
-        assert!(results.copy_pages(&into).is_err(), "nothing was measured");
+        assert!(
+            copy_pages(results.directory(), &into).is_err(),
+            "nothing was measured"
+        );
         results.say_also("Of one round.").unwrap();
         let about = fs::read_to_string(results.about()).unwrap();
         assert!(
@@ -162,7 +160,7 @@ mod tests {
         for name in ["growth.md", "growth-nodes.svg", "growth.jsonl", "create.stacks"] {
             fs::write(results.file(name), name).unwrap();
         }
-        results.copy_pages(&into).unwrap();
+        copy_pages(results.directory(), &into).unwrap();
         let mut copied: Vec<_> = fs::read_dir(&into)
             .unwrap()
             .map(|entry| entry.unwrap().file_name())
