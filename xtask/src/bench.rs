@@ -4,6 +4,7 @@
 mod baseline;
 mod calls;
 mod cluster;
+mod compactions;
 mod days;
 mod etcd;
 mod figures;

@@ -1,6 +1,8 @@
 //! Moving much at once: flush, ingest, checkpoint. All of it blocks, so all of it runs on blocking threads.
 
 use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::PoisonError;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,10 +15,8 @@ use rocksdb::{FlushOptions, IngestExternalFileOptions, SstFileWriter};
 
 use crate::engine::{Core, write_through};
 use crate::fate::{io_error, rocks_error};
+use crate::layout::Layout;
 use crate::{layout, usage};
-
-/// Where a table to ingest is cut: a usual size for tables, so that compaction can pick them one by one.
-const TABLE_BYTES: usize = 64 << 20;
 
 /// Tells apart the tables of ingests that run at the same time.
 static TABLES: AtomicU64 = AtomicU64::new(0);
@@ -59,27 +59,30 @@ pub(crate) fn flush_what_recovery_left(core: &Core) -> Result<(), EngineError> {
 ///
 /// The same flush keeps the mark true. Ingested tables have a sequence number above all rows from before, so these must not be
 /// in the log only: recovery would reach the number although the log was damaged, and the mark would see nothing.
+///
+/// **One table at a time**, and by a name of its own, so that the next start knows which it was if this one fails ([`put_back`]).
 pub(crate) fn ingest(core: &Core, rows: Vec<(Family, Vec<Row>)>) -> Result<(), EngineError> {
     core.fate.check()?;
-    let mut all_tables = Vec::new();
+    let mut tables = Vec::new();
     for (family, rows) in &rows {
-        let tables = build_tables(core, *family, rows)?;
         if let Some((key, _)) = rows.first() {
-            all_tables.push((*family, key, tables));
+            tables.push((*family, key, build_table(core, *family, rows)?));
         }
     }
-    let Some((first_family, first_key, _)) = all_tables.first() else {
+    let Some((first_family, first_key, _)) = tables.first() else {
         return Ok(());
     };
     flush(core)?;
 
     let _alone = core.writers.write().unwrap_or_else(PoisonError::into_inner);
     touch(core, *first_family, first_key)?;
-    for (family, _, tables) in all_tables {
-        let mut options = IngestExternalFileOptions::default();
-        options.set_move_files(true);
+    let mut options = IngestExternalFileOptions::default();
+    options.set_move_files(true);
+    let entering = core.layout.entering_table();
+    for (family, _, table) in &tables {
+        fs::rename(table, &entering).map_err(|error| core.fate.stop(io_error("ingest", table, &error)))?;
         core.db
-            .ingest_external_file_cf_opts(core.handle(family), &options, tables)
+            .ingest_external_file_cf_opts(core.handle(*family), &options, vec![&entering])
             .map_err(|error| core.fate.stop_rocks("ingest", &error))?;
     }
     // All before is in tables, and so are the rows.
@@ -102,31 +105,52 @@ fn touch(core: &Core, family: Family, key: &Bytes) -> Result<(), EngineError> {
     write_through(core, &batch)
 }
 
-fn build_tables(core: &Core, family: Family, rows: &[Row]) -> Result<Vec<PathBuf>, EngineError> {
+/// As large as the caller's rows, which are in memory.
+fn build_table(core: &Core, family: Family, rows: &[Row]) -> Result<PathBuf, EngineError> {
     let fail = |error: rocksdb::Error| core.fate.stop_rocks("building a table to ingest", &error);
     let options = core.tuning.family(family);
-    let mut tables = Vec::new();
-    let mut left = rows.iter().peekable();
-    while left.peek().is_some() {
-        let number = TABLES.fetch_add(1, Ordering::Relaxed);
-        let path = core
-            .layout
-            .ingest()
-            .join(format!("{}-{number}.sst", family.name()));
-        let mut writer = SstFileWriter::create(&options);
-        writer.open(&path).map_err(fail)?;
-        let mut bytes = 0;
-        while bytes < TABLE_BYTES
-            && let Some((key, value)) = left.next()
-        {
-            bytes += key.len() + value.len();
-            writer.put(key, value).map_err(fail)?;
-        }
-        // Syncs the file.
-        writer.finish().map_err(fail)?;
-        tables.push(path);
+    let number = TABLES.fetch_add(1, Ordering::Relaxed);
+    let path = core
+        .layout
+        .ingest()
+        .join(format!("{}-{number}.sst", family.name()));
+    let mut writer = SstFileWriter::create(&options);
+    writer.open(&path).map_err(fail)?;
+    for (key, value) in rows {
+        writer.put(key, value).map_err(fail)?;
     }
-    Ok(tables)
+    // Syncs the file.
+    writer.finish().map_err(fail)?;
+    Ok(path)
+}
+
+/// Gives a store back the table that a failed ingest took away, if that is the one that is missing. Says whether it did.
+///
+/// RocksDB links a table into the store, writes it to the manifest and syncs that. Where the sync fails it takes the table out
+/// again, although the manifest, as far as the system still has it, names it by now; such a store does not open. The same table is
+/// where it came from, since RocksDB removes it there after success only: then it is linked twice, or not there. Should it not be
+/// the missing one, RocksDB refuses it, for the manifest knows each table's identity.
+pub(crate) fn put_back(layout: &Layout, missing: &Path) -> Result<bool, EngineError> {
+    let entering = layout.entering_table();
+    match fs::metadata(&entering) {
+        Ok(table) if table.nlink() == 1 => {}
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(io_error("putting back a table", &entering, &error)),
+    }
+    move_table(&entering, missing)?;
+    tracing::warn!(table = %missing.display(), "an ingest failed, and RocksDB took its table away; it is put back");
+    Ok(true)
+}
+
+/// Undoes [`put_back`].
+pub(crate) fn take_away(layout: &Layout, table: &Path) -> Result<(), EngineError> {
+    move_table(table, &layout.entering_table())
+}
+
+fn move_table(from: &Path, to: &Path) -> Result<(), EngineError> {
+    let moved = fs::rename(from, to).and_then(|()| to.parent().map_or(Ok(()), layout::sync_directory));
+    moved.map_err(|error| io_error("putting back a table", to, &error))
 }
 
 /// Makes another data directory of what is stored now. Tables are hard-linked where the file system allows.
@@ -135,7 +159,7 @@ fn build_tables(core: &Core, family: Family, rows: &[Row]) -> Result<Vec<PathBuf
 pub(crate) fn checkpoint(core: &Core, target: &Path) -> Result<(), EngineError> {
     core.fate.check()?;
     let operation = "checkpoint";
-    let fail = |error: std::io::Error| io_error(operation, target, &error);
+    let fail = |error: io::Error| io_error(operation, target, &error);
     fs::create_dir_all(target).map_err(fail)?;
     if fs::read_dir(target).map_err(fail)?.next().is_some() {
         return Err(EngineError::Io {

@@ -100,6 +100,7 @@ impl RocksEngine {
         let mark = Mark::open(&layout.mark())?;
         let tuning = Tuning::new(options.memory_budget_bytes);
         let db = open_rocks(&layout, &tuning, mark.sequence())?;
+        layout.empty_ingest_directory()?;
 
         let recovered = db.latest_sequence_number();
         if recovered < mark.sequence() {
@@ -201,13 +202,30 @@ fn open_rocks(layout: &Layout, tuning: &Tuning, synced_through: u64) -> Result<D
                 ),
             });
         }
-        // Tables to ingest come later, so that directory is empty.
+        // No log is ever in that directory.
         hole::close(&path, &layout.ingest(), synced_through)?;
     }
-    let options = tuning.database(!exists);
-    options
-        .and_then(|options| Db::open_cf_descriptors(&options, &path, tuning.families()))
-        .map_err(|error| examine::not_opened(&path, &error))
+    let open = || {
+        let db = tuning
+            .database(!exists)
+            .and_then(|options| Db::open_cf_descriptors(&options, &path, tuning.families()))
+            .map_err(|error| examine::Refusal::of_rocks(&path, &error))?;
+        examine::look_for_tables(&path, &db)?;
+        Ok(db)
+    };
+    let refusal: examine::Refusal = match open() {
+        Ok(db) => return Ok(db),
+        Err(refusal) => refusal,
+    };
+    if let Some(table) = &refusal.missing_table
+        && bulk::put_back(layout, table)?
+    {
+        match open() {
+            Ok(db) => return Ok(db),
+            Err(_) => bulk::take_away(layout, table)?,
+        }
+    }
+    Err(refusal.why)
 }
 
 /// Writes, and waits where RocksDB holds writers back, but not for something that will never come: when compaction has given

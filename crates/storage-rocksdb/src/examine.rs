@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use holdfast_storage::engine::EngineError;
 use rocksdb::ErrorKind;
 
-use crate::fate::{REPLACE_THE_NODE, io_error};
+use crate::engine::Db;
+use crate::fate::{REPLACE_THE_NODE, found_by_reader, io_error};
 
 /// Whether there is a store in `db`, as far as that can be told before RocksDB opens it.
 ///
@@ -45,7 +46,7 @@ pub(crate) fn store_exists(db: &Path, synced_through: u64) -> Result<bool, Engin
 /// What RocksDB says when it cannot open a store that is there.
 pub(crate) fn not_opened(db: &Path, error: &rocksdb::Error) -> EngineError {
     let said = error.as_ref();
-    let gone = said.contains("No such file") || said.contains("missing in");
+    let gone = is_gone(said);
     if error.kind() != ErrorKind::Corruption && !gone {
         return EngineError::Io {
             operation: "opening the store",
@@ -61,6 +62,65 @@ pub(crate) fn not_opened(db: &Path, error: &rocksdb::Error) -> EngineError {
             &format!("is damaged (RocksDB: {})", without_repetition(said)),
         )
     }
+}
+
+/// Why a store was not opened.
+pub(crate) struct Refusal {
+    pub(crate) why: EngineError,
+    /// The table that is not there, if that is why.
+    pub(crate) missing_table: Option<PathBuf>,
+}
+
+impl Refusal {
+    /// RocksDB did not.
+    pub(crate) fn of_rocks(db: &Path, error: &rocksdb::Error) -> Self {
+        let file = subject(db, error.as_ref());
+        let is_table = file.extension().is_some_and(|is| is == "sst");
+        Refusal {
+            why: not_opened(db, error),
+            missing_table: (is_table && is_gone(error.as_ref())).then_some(file),
+        }
+    }
+}
+
+/// Looks whether all tables are there, as long as they should be: RocksDB looks at some, and meets the others when somebody reads.
+pub(crate) fn look_for_tables(path: &Path, db: &Db) -> Result<(), Refusal> {
+    let tables = || db.live_files().map_err(|error| Refusal::of_rocks(path, &error));
+    for table in tables()? {
+        let file = path.join(table.name.trim_start_matches('/'));
+        let (why, missing_table) = match fs::metadata(&file) {
+            Ok(found) if found.len() == table.size as u64 => continue,
+            Ok(found) => {
+                let (found, length) = (found.len(), table.size);
+                (
+                    format!("has {found} bytes, not the {length} that were written"),
+                    None,
+                )
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                // Or it has been merged into others meanwhile.
+                if !tables()?.iter().any(|still| still.name == table.name) {
+                    continue;
+                }
+                ("is missing".to_owned(), Some(file.clone()))
+            }
+            Err(error) => {
+                return Err(Refusal {
+                    why: io_error("reading", &file, &error),
+                    missing_table: None,
+                });
+            }
+        };
+        return Err(Refusal {
+            why: found_by_reader(&format!("{} {why}", file.display())),
+            missing_table,
+        });
+    }
+    Ok(())
+}
+
+fn is_gone(said: &str) -> bool {
+    said.contains("No such file") || said.contains("missing in")
 }
 
 /// Damage that was found before anything was written.

@@ -53,7 +53,7 @@ struct Hole {
     keep_bytes: u64,
 }
 
-/// Drops what is behind a hole in the log; refuses if what was synced is behind it or in it. `no_logs` is an empty directory.
+/// Drops what is behind a hole in the log; refuses if what was synced is behind it or in it. `no_logs` is a directory without logs.
 pub(crate) fn close(db: &Path, no_logs: &Path, synced_through: u64) -> Result<(), EngineError> {
     let (in_tables, first_log) = in_manifest(db, no_logs).map_err(|error| examine::not_opened(db, &error))?;
     let logs = logs_from(db, first_log)?;

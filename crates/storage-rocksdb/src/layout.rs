@@ -58,7 +58,9 @@ impl Layout {
             }
         }
         refuse_known_damage(&layout.damage_note())?;
-        layout.empty_ingest_directory()?;
+        let ingest = layout.ingest();
+        fs::create_dir_all(&ingest)
+            .map_err(|error| io_error("creating the ingest directory", &ingest, &error))?;
         Ok(layout)
     }
 
@@ -77,6 +79,11 @@ impl Layout {
         self.root.join("ingest")
     }
 
+    /// The one that RocksDB is taking in.
+    pub(crate) fn entering_table(&self) -> PathBuf {
+        self.ingest().join("entering.sst")
+    }
+
     /// The synced-through mark.
     pub(crate) fn mark(&self) -> PathBuf {
         mark_file(&self.root)
@@ -92,8 +99,8 @@ impl Layout {
         self.root.join("DAMAGED")
     }
 
-    /// Tables left here by a crash were never part of the store.
-    fn empty_ingest_directory(&self) -> Result<(), EngineError> {
+    /// Tables left here by a crash are no part of the store, once it is open.
+    pub(crate) fn empty_ingest_directory(&self) -> Result<(), EngineError> {
         let path = self.ingest();
         let operation = "emptying the ingest directory";
         match fs::remove_dir_all(&path) {

@@ -8,7 +8,7 @@
 //! DAMAGED   only if a process met damage: what it met; no process opens the directory then   fate.rs
 //! synced    the synced-through mark: how far the log was durable           mark.rs
 //! ballast   bytes that mean nothing, given up when the disk is full        ballast.rs
-//! ingest/   tables on their way into RocksDB; emptied at start             bulk.rs
+//! ingest/   tables on their way into RocksDB; emptied once it is open      bulk.rs
 //! db/       RocksDB's own files, one column family per `types::Family`     tuning.rs
 //! ```
 //!

@@ -8,9 +8,9 @@ mod support;
 use std::fs::{self, File};
 use std::ops::Bound;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use holdfast_storage::engine::{Direction, Engine, EngineError};
+use holdfast_storage::engine::{Batch, Direction, Engine, EngineError};
 use holdfast_types::Family;
 use proptest::prelude::*;
 use support::{copy, count_rows, damage_tables, key, log_file, log_len, open, write_rows};
@@ -76,6 +76,17 @@ fn flip(root: &Path, offset: u64) {
     });
 }
 
+/// The tables of a store, the oldest first.
+fn tables(root: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root.join("db")).unwrap();
+    let mut tables: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|is| is == "sst"))
+        .collect();
+    tables.sort();
+    tables
+}
+
 fn assert_refused(root: &Path) {
     for attempt in 0..2 {
         match open(root) {
@@ -97,6 +108,26 @@ fn a_crash_keeps_what_was_written() {
         let crashed = crash(flushes);
         assert_eq!(count_rows(&open(crashed.root.path()).unwrap()), WRITTEN);
     }
+}
+
+/// What a failed ingest leaves may be the missing table ([`failing_disk`](../failing_disk.rs) shows that), and may be another.
+#[test]
+fn what_a_failed_ingest_left_is_not_taken_for_another_table() {
+    let crashed = crash(true);
+    let entering = crashed.root.path().join("ingest/entering.sst");
+    let tables = tables(crashed.root.path());
+    let (first, last) = (tables.first().unwrap(), tables.last().unwrap());
+    assert_ne!(first, last);
+    let kept = crashed.root.path().with_extension("sst");
+    fs::rename(first, &kept).unwrap();
+    fs::create_dir_all(entering.parent().unwrap()).unwrap();
+    fs::copy(last, &entering).unwrap();
+    assert_refused(crashed.root.path());
+    assert!(entering.exists() && !first.exists());
+
+    fs::rename(&kept, first).unwrap();
+    assert_eq!(count_rows(&open(crashed.root.path()).unwrap()), WRITTEN);
+    assert!(!entering.exists());
 }
 
 #[test]
@@ -158,19 +189,31 @@ fn a_log_as_it_was_earlier_is_refused() {
     }
 }
 
+/// Whichever it is: RocksDB looks at sixteen when it opens a store.
 #[test]
 fn a_lost_table_is_refused() {
     let root = tempfile::tempdir().unwrap();
     let engine = open(root.path()).unwrap();
-    write_rows(&engine, 0..10);
-    runtime().block_on(engine.flush()).unwrap();
+    for round in 0..6 {
+        let mut batch = Batch::default();
+        for family in Family::ALL {
+            batch.put(family, key(round), key(round));
+        }
+        engine.write(batch).unwrap();
+        runtime().block_on(engine.flush()).unwrap();
+    }
     drop(engine);
-    let table = fs::read_dir(root.path().join("db"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .find(|path| path.extension().is_some_and(|extension| extension == "sst"))
-        .unwrap();
-    fs::remove_file(table).unwrap();
+    let tables = tables(root.path());
+    assert!(tables.len() > 48, "{tables:?}");
+    let kept = root.path().with_extension("sst");
+    for table in tables.iter().step_by(7) {
+        fs::rename(table, &kept).unwrap();
+        assert_refused(root.path());
+        fs::rename(&kept, table).unwrap();
+        drop(open(root.path()).unwrap());
+    }
+    let file = File::options().append(true).open(&tables[0]).unwrap();
+    file.set_len(file.metadata().unwrap().len() + 1).unwrap();
     assert_refused(root.path());
 }
 

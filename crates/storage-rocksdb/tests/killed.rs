@@ -122,7 +122,7 @@ const PLACES: [(&str, &str, &[u64]); 16] = [
     (
         "ingest: a table is linked",
         "name */data/ingest/*.sst N kill-after",
-        &[1, 2, 6],
+        &[2, 3, 5],
     ),
     ("checkpoint: begun", "any */copies/* N kill", &[1, 4]),
     ("checkpoint: nearly done", "any */copies/* N kill", &[12, 20]),

@@ -20,8 +20,8 @@ const USAGE: &str = "\
 cargo xtask bench days [OPTION ...]
 
   --only DAY         only this one (again: and this one): calm, leader-killed, leadership-transferred, rolling-restart,
-                     follower-away, slow-follower, node-joins, snapshot-and-export, expirations, twice-the-load;
-                     and soak, which comes only if it is asked for
+                     follower-away, slow-follower, node-joins, snapshot-and-export, compaction, expirations,
+                     twice-the-load; and soak, which comes only if it is asked for
   --seconds S        how long a day is [default: 24; soak: 3600]; some need more and take it
   --workload NAME    what clients do: get, lookup, update, create, mix (95 gets, 5 updates), login-storm, sign-up-storm
                      [default: mix]
@@ -52,13 +52,14 @@ pub(super) enum Day {
     SlowFollower,
     NodeJoins,
     SnapshotAndExport,
+    Compaction,
     Expirations,
     TwiceTheLoad,
     Soak,
 }
 
 impl Day {
-    const ALL: [Day; 11] = [
+    const ALL: [Day; 12] = [
         Day::Calm,
         Day::LeaderKilled,
         Day::LeadershipTransferred,
@@ -67,6 +68,7 @@ impl Day {
         Day::SlowFollower,
         Day::NodeJoins,
         Day::SnapshotAndExport,
+        Day::Compaction,
         Day::Expirations,
         Day::TwiceTheLoad,
         Day::Soak,
@@ -87,6 +89,7 @@ impl Day {
             Day::SlowFollower => "slow-follower",
             Day::NodeJoins => "node-joins",
             Day::SnapshotAndExport => "snapshot-and-export",
+            Day::Compaction => "compaction",
             Day::Expirations => "expirations",
             Day::TwiceTheLoad => "twice-the-load",
             Day::Soak => "soak",
@@ -102,6 +105,8 @@ impl Day {
     fn seconds_min(self) -> f64 {
         match self {
             Day::RollingRestart => 26.0,
+            // A dozen flushes, and what they lead to.
+            Day::Compaction => 36.0,
             // A thousand purges in one sweep, and a sixteenth of the request records every four seconds.
             Day::Expirations => 48.0,
             // Two minutes to compare.

@@ -2,10 +2,11 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::calls::{begin, ended, finished, per_second, taken};
 use super::cluster::Cluster;
+use super::compactions;
 use super::days::{Client, Day};
 use super::points::FEW_ACCOUNTS;
 use super::store::Store;
@@ -29,6 +30,12 @@ const EXPIRING_SEED: &str = "2";
 /// The shortest window that request records can have, and the tenth that they are kept longer. Deletions are given as long.
 const REQUEST_WINDOW: &str = "1m";
 const EXPIRES_AFTER: Duration = Duration::from_secs(66);
+/// Accounts that are there to be merged, and their seed.
+const MERGED: &str = "200000";
+const MERGED_SEED: &str = "3";
+/// Flushes after which a node merges for certain, however few tables it had: as many as `LEVEL_0_TABLES` of storage-rocksdb.
+const FLUSHES: usize = 12;
+const BETWEEN_FLUSHES: Duration = Duration::from_millis(300);
 /// Between two looks at what nodes take.
 const SAMPLE: Duration = Duration::from_secs(10);
 
@@ -85,6 +92,10 @@ impl<'a> Live<'a> {
                     "the realm's rules",
                     &["realm", "update", "--request-window", REQUEST_WINDOW],
                 )?;
+                None
+            }
+            Day::Compaction => {
+                self.fill(MERGED, MERGED_SEED)?;
                 None
             }
             _ => None,
@@ -189,6 +200,15 @@ impl<'a> Live<'a> {
                 self.operate("the removal", &["cluster", "remove", &place.to_string()])?;
                 self.note("it is removed");
             }
+            Day::Compaction => {
+                self.note("nodes are asked to flush a dozen times");
+                for _ in 0..FLUSHES {
+                    for place in self.cluster.store.places() {
+                        self.operate("a flush", &["cluster", "snapshot", &place.to_string()])?;
+                    }
+                    std::thread::sleep(BETWEEN_FLUSHES);
+                }
+            }
             Day::Expirations => {
                 self.note(&format!(
                     "{EXPIRING} deleted accounts can be purged, and request records begin to expire"
@@ -214,9 +234,14 @@ impl<'a> Live<'a> {
 
     /// What is asked once the load has ended.
     fn afterwards(&mut self) -> Result<(), Failure> {
-        if self.day != Day::Expirations {
-            return Ok(());
+        match self.day {
+            Day::Expirations => self.count_purged(),
+            Day::Compaction => self.read_compactions(),
+            _ => Ok(()),
         }
+    }
+
+    fn count_purged(&mut self) -> Result<(), Failure> {
         let mut count = self.deletions();
         count.arg("--count-purged");
         let purged = finished("counting", count.output())?;
@@ -225,6 +250,38 @@ impl<'a> Live<'a> {
         println!("    at the end: {what}");
         self.events.push((self.seconds - 0.01, what));
         Ok(())
+    }
+
+    /// Stops the nodes, and adds when they merged their tables to what happened. Each begins with what filling left unmerged, so one may
+    /// merge earlier and more than another.
+    fn read_compactions(&mut self) -> Result<(), Failure> {
+        let since_epoch = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_err(|why| format!("the clock is wrong: {why}"))?;
+        let began = (since_epoch - self.began.elapsed()).as_secs_f64();
+        let places: Vec<usize> = self.cluster.store.places().collect();
+        self.cluster.terminate_all(&places)?;
+        for place in places {
+            let Some(merged) = compactions::of_node(&self.cluster.data(place), began)? else {
+                println!("    node {place} merged nothing large");
+                continue;
+            };
+            let (from, to) = (merged.from - began, merged.to - began);
+            self.add_event(from, format!("node {place} begins to merge"));
+            let mb = merged.input_bytes / 1e6;
+            self.add_event(
+                to,
+                format!("node {place} has merged {mb:.0} MB in {:.1} s", to - from),
+            );
+        }
+        Ok(())
+    }
+
+    /// Something that is known of only now.
+    fn add_event(&mut self, at: f64, what: String) {
+        println!("    it was at {at:>6.1} s: {what}");
+        let later = self.events.partition_point(|(other, _)| *other <= at);
+        self.events.insert(later, (at, what));
     }
 
     /// Deletes accounts so that their grace periods end together, at about the time at which the request records of
