@@ -97,12 +97,17 @@ impl Day {
         })
     }
 
+    /// The client, with this before its name, unless it is the usual one.
+    fn another_client(&self, before: &str) -> String {
+        match self.client.as_str() {
+            "sdk" => String::new(),
+            client => format!("{before}{client}"),
+        }
+    }
+
     /// The name of its files.
     fn file(&self) -> String {
-        match self.client.as_str() {
-            "sdk" => self.day.clone(),
-            client => format!("{}-{client}", self.day),
-        }
+        format!("{}{}", self.day, self.another_client("-"))
     }
 
     fn trend_file(&self) -> String {
@@ -111,10 +116,7 @@ impl Day {
 
     /// Its plots, on the page.
     fn shown(&self) -> String {
-        let client = match self.client.as_str() {
-            "sdk" => String::new(),
-            client => format!(" --client {client}"),
-        };
+        let client = self.another_client(" --client ");
         // Of a day on which somebody looked, hours of seconds are too many to see.
         let plot = if self.samples.is_empty() {
             self.file()
@@ -202,10 +204,7 @@ impl Day {
     fn plot(&self) -> Plot {
         let measured = &self.measurement;
         let panel = |name, value| Panel::of_seconds(name, &measured.windows, value);
-        let client = match self.client.as_str() {
-            "sdk" => String::new(),
-            client => format!(", {client} client"),
-        };
+        let client = self.another_client(", client: ");
         let seconds = measured.windows.len() as f64;
         let events = self.events.iter().filter(|event| event.at < seconds);
         Plot {

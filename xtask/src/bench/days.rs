@@ -224,12 +224,7 @@ pub(super) fn run(args: &[String]) -> Result<Option<Results>, Failure> {
     let request = Request::parse(args)?;
     let tools = install::tools(&[Store::Holdfast], &request.programs)?;
     let home = cluster::home()?;
-    let results = Results::create(
-        &home,
-        request.title(),
-        &format!("days {}", args.join(" ")),
-        &request.programs,
-    )?;
+    let results = Results::create(&home, request.title(), "days", args, &request.programs)?;
     let lines = results.file("days.jsonl");
     for &day in &request.days {
         println!("==> {}", day.name());

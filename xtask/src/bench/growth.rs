@@ -194,12 +194,7 @@ pub(super) fn run(args: &[String]) -> Result<Option<Results>, Failure> {
     let tools = install::tools(&[Store::Holdfast], &request.programs)?;
     let home = cluster::home()?;
     let run = Run {
-        results: Results::create(
-            &home,
-            "Growth",
-            &format!("growth {}", args.join(" ")),
-            &request.programs,
-        )?,
+        results: Results::create(&home, "Growth", "growth", args, &request.programs)?,
         data: home.join("data"),
         request,
         tools,

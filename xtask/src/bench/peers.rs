@@ -146,7 +146,8 @@ pub(super) fn run(args: &[String]) -> Result<Option<Results>, Failure> {
         results: Results::create(
             &home,
             "Holdfast and what people would pick instead",
-            &format!("peers {}", args.join(" ")),
+            "peers",
+            args,
             &request.programs,
         )?,
         data: home.join("data"),

@@ -95,12 +95,7 @@ pub(super) fn run(args: &[String]) -> Result<Option<Results>, Failure> {
     }
     let tools = install::tools(&[Store::Holdfast], &request.programs)?;
     let home = cluster::home()?;
-    let results = Results::create(
-        &home,
-        "Where the time goes",
-        &format!("profile {}", args.join(" ")),
-        &request.programs,
-    )?;
+    let results = Results::create(&home, "Where the time goes", "profile", args, &request.programs)?;
     let lines = results.file("profile.jsonl");
     for workload in &request.workloads {
         println!("==> {workload}");

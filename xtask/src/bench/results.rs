@@ -18,11 +18,12 @@ pub(super) struct Results {
 }
 
 impl Results {
-    /// A new directory in `home`. `title`: what is measured; `command`: with its options, without `cargo xtask bench`.
+    /// A new directory in `home`. `title`: what is measured, by `cargo xtask bench` with this command and these options.
     pub(super) fn create(
         home: &Path,
         title: &str,
         command: &str,
+        options: &[String],
         programs: &Programs,
     ) -> Result<Results, Failure> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -30,7 +31,8 @@ impl Results {
         fs::create_dir_all(&directory)
             .map_err(|why| format!("cannot create {}: {why}", directory.display()))?;
         let results = Results { directory };
-        results.write(ABOUT, &about(title, command, programs))?;
+        let command = format!("{command} {}", options.join(" "));
+        results.write(ABOUT, &about(title, command.trim(), programs))?;
         Ok(results)
     }
 
@@ -99,7 +101,7 @@ fn about(title: &str, command: &str, programs: &Programs) -> String {
     format!(
         "# {title}\n\n\
          `cargo xtask bench {}` on {}: Holdfast {} ({build}). The nodes and the load share one machine: {cores} cores, {} of memory, {}.\n\n",
-        command.trim(),
+        command,
         first_line("date", &["-u", "+%Y-%m-%d"]),
         commit(),
         memory.trim(),
@@ -145,7 +147,14 @@ mod tests {
         let home = std::env::temp_dir().join(format!("holdfast-results-{}", std::process::id()));
         let into = home.join("figures");
         fs::create_dir_all(&into).unwrap();
-        let results = Results::create(&home, "Growth", "growth --seconds 1", &Programs::Debug).unwrap();
+        let results = Results::create(
+            &home,
+            "Growth",
+            "growth",
+            &["--seconds".to_owned(), "1".to_owned()],
+            &Programs::Debug,
+        )
+        .unwrap();
         assert!(
             copy_pages(results.directory(), &into).is_err(),
             "nothing was measured"
