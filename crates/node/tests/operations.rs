@@ -21,7 +21,6 @@ fn addresses(cluster: &Cluster, id: u64) -> v1::MemberAddresses {
     }
 }
 
-/// A fourth node takes the place of a third that is lost: learner, snapshot or log, vote, removal.
 /// Three members, and node 4, which waits to be taken in.
 async fn with_a_newcomer() -> Cluster {
     let mut cluster = Cluster::new(4);
@@ -42,6 +41,7 @@ async fn with_a_newcomer() -> Cluster {
     cluster
 }
 
+/// A fourth node takes the place of a third that is lost: learner, snapshot or log, vote, removal.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_node_is_replaced_by_a_new_one() {
     let mut cluster = with_a_newcomer().await;

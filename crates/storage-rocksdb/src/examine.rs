@@ -83,38 +83,39 @@ impl Refusal {
     }
 }
 
+impl From<EngineError> for Refusal {
+    fn from(why: EngineError) -> Self {
+        Refusal {
+            why,
+            missing_table: None,
+        }
+    }
+}
+
 /// Looks whether all tables are there, as long as they should be: RocksDB looks at some, and meets the others when somebody reads.
 pub(crate) fn look_for_tables(path: &Path, db: &Db) -> Result<(), Refusal> {
     let tables = || db.live_files().map_err(|error| Refusal::of_rocks(path, &error));
     for table in tables()? {
         let file = path.join(table.name.trim_start_matches('/'));
-        let (why, missing_table) = match fs::metadata(&file) {
-            Ok(found) if found.len() == table.size as u64 => continue,
-            Ok(found) => {
-                let (found, length) = (found.len(), table.size);
-                (
-                    format!("has {found} bytes, not the {length} that were written"),
-                    None,
-                )
-            }
+        let found = match fs::metadata(&file) {
+            Ok(found) => found.len(),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 // Or it has been merged into others meanwhile.
                 if !tables()?.iter().any(|still| still.name == table.name) {
                     continue;
                 }
-                ("is missing".to_owned(), Some(file.clone()))
-            }
-            Err(error) => {
                 return Err(Refusal {
-                    why: io_error("reading", &file, &error),
-                    missing_table: None,
+                    why: found_by_reader(&format!("{} is missing", file.display())),
+                    missing_table: Some(file),
                 });
             }
+            Err(error) => return Err(io_error("reading", &file, &error).into()),
         };
-        return Err(Refusal {
-            why: found_by_reader(&format!("{} {why}", file.display())),
-            missing_table,
-        });
+        if found != table.size as u64 {
+            let (file, length) = (file.display(), table.size);
+            let why = format!("{file} has {found} bytes, not the {length} that were written");
+            return Err(found_by_reader(&why).into());
+        }
     }
     Ok(())
 }

@@ -8,12 +8,12 @@ mod support;
 use std::fs::{self, File};
 use std::ops::Bound;
 use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use holdfast_storage::engine::{Batch, Direction, Engine, EngineError};
 use holdfast_types::Family;
 use proptest::prelude::*;
-use support::{copy, count_rows, damage_tables, key, log_file, log_len, open, write_rows};
+use support::{copy, count_rows, damage_tables, key, log_file, log_len, open, tables, write_rows};
 
 /// Rows that were synced, and all that were written.
 const SYNCED: u64 = 200;
@@ -76,17 +76,6 @@ fn flip(root: &Path, offset: u64) {
     });
 }
 
-/// The tables of a store, the oldest first.
-fn tables(root: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(root.join("db")).unwrap();
-    let mut tables: Vec<_> = entries
-        .map(|entry| entry.unwrap().path())
-        .filter(|path| path.extension().is_some_and(|is| is == "sst"))
-        .collect();
-    tables.sort();
-    tables
-}
-
 fn assert_refused(root: &Path) {
     for attempt in 0..2 {
         match open(root) {
@@ -110,7 +99,7 @@ fn a_crash_keeps_what_was_written() {
     }
 }
 
-/// What a failed ingest leaves may be the missing table ([`failing_disk`](../failing_disk.rs) shows that), and may be another.
+/// What a failed ingest leaves may be the missing table (`failing_disk.rs` shows that), and may be another.
 #[test]
 fn what_a_failed_ingest_left_is_not_taken_for_another_table() {
     let crashed = crash(true);
@@ -411,11 +400,7 @@ proptest! {
         write_rows(&engine, 0..WRITTEN);
         runtime().block_on(engine.flush()).unwrap();
         drop(engine);
-        let tables: Vec<_> = fs::read_dir(root.path().join("db"))
-            .unwrap()
-            .map(|entry| entry.unwrap().path())
-            .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
-            .collect();
+        let tables = tables(root.path());
         let total: u64 = tables.iter().map(|path| fs::metadata(path).unwrap().len()).sum();
         let mut offset = (at * total as f64) as usize;
         for path in tables {

@@ -62,14 +62,22 @@ pub(crate) fn count_rows(engine: &RocksEngine) -> u64 {
     n
 }
 
+/// The tables of a store, the oldest first.
+pub(crate) fn tables(root: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(root.join("db")).unwrap();
+    let mut tables: Vec<_> = entries
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|is| is == "sst"))
+        .collect();
+    tables.sort();
+    tables
+}
+
 /// Damages the first rows of every table file of a directory that nobody has open.
 pub(crate) fn damage_tables(root: &Path) {
-    for entry in fs::read_dir(root.join("db")).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|extension| extension == "sst") {
-            let table = File::options().write(true).open(path).unwrap();
-            table.write_all_at(&[0x55; 16], 0).unwrap();
-        }
+    for path in tables(root) {
+        let table = File::options().write(true).open(path).unwrap();
+        table.write_all_at(&[0x55; 16], 0).unwrap();
     }
 }
 
